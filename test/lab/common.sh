@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# What all parts of the lab use: its names and its way of speaking.
+
+# A lab's state: console.log, nspawn.pid, init.pid, suite, and lrd.sock, the short stable path to lrd's socket.
+# Short because a Unix socket's path is limited to 107 bytes.
+state_root=/run/lrd-lab
+mkdir -p "$state_root" 2>/dev/null && [ -w "$state_root" ] || state_root=/tmp/lrd-lab
+# shellcheck disable=SC2154 # LAB comes from the main script
+state=$state_root/$LAB
+machine=lrd-$LAB
+
+say() { printf 'lab %s: %s\n' "$LAB" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# locked FUNCTION: one up, down or install of a lab at a time.
+locked() {
+    mkdir -p "$state_root"
+    exec {lock_fd}>"$state_root/.$LAB.lock"
+    flock "$lock_fd"
+    "$@"
+}
+
+# until_true SECONDS COMMAND…: polls; most of what a lab waits for takes a fraction of a second.
+until_true() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.05
+    done
+}

@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# What the labs, the tests and the build need, and how a Debian-like machine gets it.
+
+# group: command=package…; an absolute path stands for a file that is not in PATH.
+deps_of() {
+    case $1 in
+    lab) echo systemd-nspawn=systemd-container /lib/systemd/systemd=systemd dbus-daemon=dbus crun=crun nft=nftables ip=iproute2 \
+        busybox=busybox-static jq=jq flock=util-linux make=make ;;
+    trixie) echo mmdebstrap=mmdebstrap ;;
+    test) echo docker-registry=docker-registry gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
+    lint) echo shellcheck=shellcheck ;;
+    *) die "deps: no group '$1'" ;;
+    esac
+}
+
+# deps_install GROUP…|all: asks apt only for what is missing, so that a complete machine pays nothing.
+deps_install() {
+    local group entry have package missing=()
+    [ "${*}" != all ] || set -- lab trixie test lint
+    for group; do
+        for entry in $(deps_of "$group"); do
+            have=${entry%%=*} package=${entry#*=}
+            case $have in
+            /*) [ -e "$have" ] || missing+=("$package") ;;
+            *) command -v "$have" >/dev/null || missing+=("$package") ;;
+            esac
+        done
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing ${missing[*]}"
+        apt_get install -y --no-install-recommends "${missing[@]}" || die "cannot install ${missing[*]}"
+    fi
+    case " $* " in *" test "*)
+        client_path new >/dev/null
+        client_path old >/dev/null
+        ;;
+    esac
+    command -v go >/dev/null || say "no Go toolchain in PATH: lrd cannot be built on this machine"
+}
+
+# apt_get ARGUMENT…: with the lists it has, and if that fails, with fresh ones.
+# No service of a package may start: the machine is not to change but for the files.
+apt_get() {
+    local policy=/usr/sbin/policy-rc.d
+    command -v apt-get >/dev/null || die "this machine has no apt-get; install by hand: $*"
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        # shellcheck disable=SC2064
+        trap "rm -f $policy" EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    if ! apt-get -q "$@" >&2; then
+        apt-get -q update >&2
+        apt-get -q "$@" >&2
+    fi
+}
+
+# client_path old|new: the path of a docker client, fetched if this machine has none.
+# Both are taken out of their package: the engine in it is never installed, let alone started.
+client_path() {
+    local which=$1 path
+    case $which in
+    old)
+        path=$LRD_LAB_CACHE/docker-20.10
+        [ -x "$path" ] || client_extract docker.io "$path"
+        ;;
+    new)
+        # The machine's own client, then that of the trixie tree: both speak a current API version.
+        path=$(command -v docker || true)
+        if [ -z "$path" ]; then
+            tree_trixie >/dev/null
+            path=$LRD_LAB_CACHE/trixie/usr/bin/docker
+        fi
+        ;;
+    *) die "client: old or new, not '$which'" ;;
+    esac
+    [ -x "$path" ] || die "there is no $which docker client at $path"
+    echo "$path"
+}
+
+client_extract() {
+    local package=$1 path=$2 work
+    say "fetching the docker client of $package"
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    (cd "$work" && apt_get download "$package") || die "cannot download $package"
+    dpkg-deb --extract "$work"/*.deb "$work/tree"
+    mkdir -p "${path%/*}"
+    install -m 755 "$work/tree/usr/bin/docker" "$path.new"
+    mv "$path.new" "$path"
+    rm -rf "$work"
+}
