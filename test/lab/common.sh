@@ -1,11 +1,10 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the parts of one script use each other's variables
 # What all parts of the lab use: its names and its way of speaking.
 
 # A lab's state: console.log, nspawn.pid, init.pid, suite, and lrd.sock, the short stable path to lrd's socket.
 # Short because a Unix socket's path is limited to 107 bytes.
 state_root=/run/lrd-lab
-mkdir -p "$state_root" 2>/dev/null && [ -w "$state_root" ] || state_root=/tmp/lrd-lab
-# shellcheck disable=SC2154 # LAB comes from the main script
+[ -w "${state_root%/*}" ] || state_root=/tmp/lrd-lab
 state=$state_root/$LAB
 machine=lrd-$LAB
 

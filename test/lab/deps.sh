@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the parts of one script use each other's variables
 # What the labs, the tests and the build need, and how a Debian-like machine gets it.
 
 # group: command=package…; an absolute path stands for a file that is not in PATH.

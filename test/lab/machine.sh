@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the parts of one script use each other's variables
 # A lab's life: boot, install, exec, stop.
 #
 # All mounts of a lab are made in the mount namespace of its systemd-nspawn, so they end with it, however it ends.
@@ -14,18 +14,12 @@ cgroup_roots() {
     done
 }
 
-cgroup_unified() {
-    local root
-    for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
-        [ ! -e "$root/cgroup.controllers" ] || { echo "$root"; return; }
-    done
-    die "this machine has no cgroup v2 hierarchy"
-}
-
 machine_runs() {
-    local pid
-    pid=$(cat "$state/nspawn.pid" 2>/dev/null) || return 1
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF -e "--machine=$machine" -e "LAB=$LAB"
+    local pid words
+    read -r pid 2>/dev/null <"$state/nspawn.pid" || return 1
+    # The process ID may be somebody else's by now.
+    mapfile -d '' words 2>/dev/null <"/proc/$pid/cmdline" || return 1
+    [[ " ${words[*]} " == *" --machine=$machine "* || " ${words[*]} " == *"/lab __boot "* ]]
 }
 
 # machine_pid: the lab's init, as this machine numbers it.
@@ -36,9 +30,10 @@ machine_pid() {
 
 # find_init: looks for it among systemd-nspawn's children and writes init.pid.
 find_init() {
-    local nspawn child
+    local nspawn child children=()
     nspawn=$(cat "$state/nspawn.pid" 2>/dev/null) || return 1
-    for child in $(cat "/proc/$nspawn/task/$nspawn/children" 2>/dev/null); do
+    read -r -a children 2>/dev/null <"/proc/$nspawn/task/$nspawn/children" || true
+    for child in "${children[@]}"; do
         # systemd-nspawn has passing children too; the lab's init is number 1 in a PID namespace below ours.
         if grep -qE '^NSpid:.*[[:space:]]1$' "/proc/$child/status" 2>/dev/null; then
             echo "$child" >"$state/init.pid"
@@ -126,10 +121,12 @@ machine_boot() {
 }
 
 # machine_exec COMMAND…: in all namespaces and in the control groups of the lab, with a clean environment.
+# Tests call this very often: no process is started that is not needed.
 machine_exec() {
     [ $# -gt 0 ] || die "exec: which command?"
+    machine_runs || die "is not up"
     local init group
-    init=$(machine_pid)
+    read -r init 2>/dev/null <"$state/init.pid" || die "has not booted yet"
     # A leaf of our own: systemd leaves alone what it does not know, and the lab's end takes it along.
     group=$(machine_cgroup "$init")/exec.lab
     [ -d "$group" ] || mkdir -p "$group"
@@ -141,11 +138,14 @@ machine_exec() {
     )
 }
 
-# machine_cgroup INIT: the root of the lab's own hierarchy, two levels above its init.scope.
+# machine_cgroup INIT: the directory of the lab's own control group root, which is where its init.scope is.
 machine_cgroup() {
-    local line
+    local line root
+    for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+        [ ! -e "$root/cgroup.controllers" ] || break
+    done
     while IFS= read -r line; do
-        case $line in 0::*) line=${line#0::}; echo "$(cgroup_unified)${line%/init.scope}"; return ;; esac
+        [[ $line != 0::* ]] || { line=${line#0::}; echo "$root${line%/init.scope}"; }
     done <"/proc/$1/cgroup"
 }
 
@@ -170,6 +170,7 @@ machine_install() {
     init=$(machine_pid)
     bin_dir=${LRD_BIN%/*}
     make --no-print-directory -s -C "$repo" install DESTDIR="/proc/$init/root" PREFIX=/usr BIN="$bin_dir" LRD_BIN="$LRD_BIN" >&2
+    # shellcheck disable=SC2016 # expands in the lab
     machine_exec sh -ec '
         units=/usr/lib/systemd/system
         [ ! -e /usr/lib/sysusers.d/lrd.conf ] || systemd-sysusers lrd.conf
@@ -207,12 +208,11 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # machine_sweep removes what a lab that does not run has left.
 machine_sweep() {
-    local root pid
+    local root pids
     for root in $(cgroup_roots); do
         [ -d "$root$cgroup" ] || continue
-        for pid in $(find "$root$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null); do
-            kill -s KILL "$pid" 2>/dev/null || true
-        done
+        mapfile -t pids < <(find "$root$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null)
+        [ ${#pids[@]} -eq 0 ] || kill -s KILL "${pids[@]}" 2>/dev/null || true
         until_true 5 cgroup_removed "$root$cgroup" || true
         rmdir "$root/lrd-lab" 2>/dev/null || true # the last lab takes it along
     done

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the parts of one script use each other's variables
 # The lab's root file system: a lower tree that is never written, and what makes it boot fast and alone.
 
 # Units that a lab starts at boot, beside lrd's. Everything else that hangs in a boot target is masked:
