@@ -13,8 +13,8 @@ die() { say "$*"; exit 1; }
 
 # locked FUNCTION: one up, down or install of a lab at a time.
 locked() {
-    mkdir -p "$state_root"
-    exec {lock_fd}>"$state_root/.$LAB.lock"
+    mkdir -p "$LRD_LAB_CACHE"
+    exec {lock_fd}>"$LRD_LAB_CACHE/.$LAB.lock" # not beside the state: that goes away with the lab
     flock "$lock_fd"
     "$@"
 }

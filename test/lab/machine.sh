@@ -81,14 +81,13 @@ since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; 
 machine_failed() {
     say "$1; the end of its console:"
     tail -n 40 "$state/console.log" >&2 || true
-    cp "$state/console.log" "$state_root/.$LAB.console.log" 2>/dev/null || true
     machine_down || true
     exit 1
 }
 
 # booted: true once there is nothing to wait for, either because systemd is up or because it died.
 booted() {
-    kill -0 "$(cat "$state/nspawn.pid")" 2>/dev/null || return 0
+    ! gone "$(cat "$state/nspawn.pid")" || return 0
     [ -s "$state/init.pid" ] || find_init || return 1
     case $(machine_exec systemctl is-system-running 2>/dev/null) in
     running | degraded) touch "$state/ready" ;;
@@ -204,7 +203,12 @@ machine_down() {
     machine_left_nothing
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# gone PID: ended; whether its parent has noticed yet is not our matter.
+gone() {
+    local stat
+    read -r -a stat 2>/dev/null <"/proc/$1/stat" || return 0
+    [ "${stat[2]}" = Z ]
+}
 
 # machine_sweep removes what a lab that does not run has left.
 machine_sweep() {
@@ -216,7 +220,9 @@ machine_sweep() {
         until_true 5 cgroup_removed "$root$cgroup" || true
         rmdir "$root/lrd-lab" 2>/dev/null || true # the last lab takes it along
     done
-    rm -rf --one-file-system "$state" "/run/systemd/nspawn/propagate/$machine" "/run/systemd/nspawn/unix-export/$machine"
+    rm -rf --one-file-system "$state"
+    rmdir "$state_root" 2>/dev/null || true
+    rm -rf "/run/systemd/nspawn/propagate/$machine" "/run/systemd/nspawn/unix-export/$machine"
 }
 
 cgroup_removed() {
@@ -232,6 +238,10 @@ machine_left_nothing() {
     for root in $(cgroup_roots); do
         [ ! -d "$root$cgroup" ] || left+=" $root$cgroup"
     done
-    ! grep -lsE ":$cgroup(/|$)" /proc/[0-9]*/cgroup >/dev/null || left+=" processes"
+    local file
+    for file in $(grep -lsE ":$cgroup(/|$)" /proc/[0-9]*/cgroup || true); do
+        file=${file#/proc/}
+        gone "${file%/cgroup}" || left+=" process ${file%/cgroup}"
+    done
     [ -z "$left" ] || die "down: something is left:$left"
 }
