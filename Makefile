@@ -9,8 +9,14 @@ DESTDIR ?=
 BIN ?= bin
 LRD_BIN ?= $(BIN)/lrd
 
-# Images are verified without gpgme, so that lrd is one static binary. Exported: every go command needs the tag.
+# The labs of `make test-integration`.
+SUITES ?= host trixie
+# More arguments for go test, e.g. TESTFLAGS='-run TestAttach -v'
+TESTFLAGS ?=
+
+# Signatures of images are checked without gpgme, so that lrd is one static binary. Exported: every go command needs it.
 export GOFLAGS := -tags=containers_image_openpgp
+tool := go tool -modfile=tools/go.mod
 
 .PHONY: help
 help: ## this list
@@ -20,7 +26,57 @@ help: ## this list
 build: ## build lrd and its helpers into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN)/ ./cmd/...
 
-# Root for the daemon's binary and its units only; the helpers are no commands for people, hence libexec.
+.PHONY: test
+test: test-unit test-integration ## everything: unit tests, then integration tests on every suite
+
+.PHONY: test-unit
+test-unit: deps ## unit tests with the race detector; most need no root
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+.PHONY: test-integration
+test-integration: deps build ## the real lrd in a lab per suite, side by side, driven through the docker client
+	$(MAKE) --no-print-directory --keep-going --jobs=$(words $(SUITES)) $(SUITES:%=test-integration-%)
+
+# Each suite has a lab named after it, in nobody's way, and takes it down also when tests fail.
+# What the tests get: SUITE and LAB; LRD_LAB, the lab command, which needs both; DOCKER_HOST; DOCKER_OLD and DOCKER_NEW,
+# two docker clients. Every line is marked with its suite.
+test-integration-%: deps build
+	@exec > >(exec sed -u 's/^/$*: /') 2>&1; \
+	export SUITE=$* LAB=test-$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
+	trap '"$$LRD_LAB" down' EXIT; \
+	"$$LRD_LAB" down; \
+	"$$LRD_LAB" up; \
+	eval "$$("$$LRD_LAB" env)"; \
+	export DOCKER_OLD=$$("$$LRD_LAB" client old) DOCKER_NEW=$$("$$LRD_LAB" client new); \
+	GOFLAGS='$(GOFLAGS),integration' go test -count=1 -timeout=30m $(TESTFLAGS) ./test/integration/...
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck
+	@unformatted=$$($(tool) gofumpt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):" $$unformatted; exit 1; fi
+	go vet ./...
+	$(tool) staticcheck ./...
+	$(tool) golangci-lint run ./...
+	shellcheck -x $$(git grep -lE '^#!.*\b(ba)?sh$$' -- ':!*.go')
+
+.PHONY: fmt
+fmt: ## format all Go files
+	$(tool) gofumpt -w $$(git ls-files '*.go')
+
+.PHONY: lab
+lab: deps build ## boot a throwaway machine with lrd in it and say how to use it
+	./test/lab/lab up
+	@./test/lab/lab env
+
+.PHONY: demo
+demo: deps build ## lrd restarts, stops, crashes; the containers and their users do not notice
+	./test/demo/demo
+
+# Asks apt only for what is missing.
+.PHONY: deps
+deps: ## install what tests and labs need and this machine lacks
+	@./test/lab/lab deps
+
 .PHONY: install
 install: ## install what is built, and the systemd units, under $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
@@ -31,3 +87,7 @@ install: ## install what is built, and the systemd units, under $(DESTDIR)$(PREF
 	for helper in $(BIN)/lrd-*; do \
 		if [ -x "$$helper" ]; then install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/lrd "$$helper"; fi; \
 	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)

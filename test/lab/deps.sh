@@ -63,7 +63,7 @@ client_path() {
     case $which in
     old)
         path=$LRD_LAB_CACHE/docker-20.10
-        [ -x "$path" ] || client_extract docker.io "$path"
+        [ -x "$path" ] || client_extract_old "$path"
         ;;
     new)
         # The machine's own client, then that of the trixie tree: both speak a current API version.
@@ -79,13 +79,18 @@ client_path() {
     echo "$path"
 }
 
-client_extract() {
-    local package=$1 path=$2 work
-    say "fetching the docker client of $package"
+# client_extract_old PATH: Debian 12's client. Elsewhere than on Debian 12, its package comes with what it depends on.
+client_extract_old() {
+    local path=$1 work
+    say "fetching the old docker client"
     work=$(mktemp -d)
-    chmod 755 "$work"
-    (cd "$work" && apt_get download "$package") || die "cannot download $package"
-    dpkg-deb --extract "$work"/*.deb "$work/tree"
+    if grep -qx VERSION_CODENAME=bookworm /etc/os-release; then
+        (cd "$work" && apt_get -o APT::Sandbox::User=root download docker.io) || die "cannot download docker.io"
+        dpkg-deb --extract "$work"/*.deb "$work/tree"
+    else
+        deps_install trixie
+        mmdebstrap --quiet --variant=extract --include=docker.io bookworm "$work/tree" || die "cannot download docker.io"
+    fi
     mkdir -p "${path%/*}"
     install -m 755 "$work/tree/usr/bin/docker" "$path.new"
     mv "$path.new" "$path"

@@ -168,7 +168,9 @@ machine_install() {
     local init bin_dir
     init=$(machine_pid)
     bin_dir=${LRD_BIN%/*}
-    make --no-print-directory -s -C "$repo" install DESTDIR="/proc/$init/root" PREFIX=/usr BIN="$bin_dir" LRD_BIN="$LRD_BIN" >&2
+    # Also below another make, whose variables and job server are not ours.
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make --no-print-directory -s -C "$repo" install \
+        DESTDIR="/proc/$init/root" PREFIX=/usr BIN="$bin_dir" LRD_BIN="$LRD_BIN" >&2
     # shellcheck disable=SC2016 # expands in the lab
     machine_exec sh -ec '
         units=/usr/lib/systemd/system
