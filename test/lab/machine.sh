@@ -16,10 +16,10 @@ cgroup_roots() {
 
 machine_runs() {
     local pid words
-    read -r pid 2>/dev/null <"$state/nspawn.pid" || return 1
+    read -r pid 2>/dev/null <"$state/boot.pid" || return 1
     # The process ID may be somebody else's by now.
     mapfile -d '' words 2>/dev/null <"/proc/$pid/cmdline" || return 1
-    [[ " ${words[*]} " == *" --machine=$machine "* || " ${words[*]} " == *"/lab __boot "* ]]
+    [[ " ${words[*]} " == *" __boot $machine "* || " ${words[*]} " == *" --machine=$machine "* ]]
 }
 
 # machine_pid: the lab's init, as this machine numbers it.
@@ -62,18 +62,34 @@ machine_up() {
         for root in $(cgroup_roots); do mkdir -p "$root$cgroup"; done
     fi
     # Nothing of the caller may stay open in the lab: its terminal, its lock, the pipe of a test that waits for EOF.
-    LAB=$LAB SUITE=$SUITE "${launch[@]}" unshare --mount --propagation private "$here/lab" __boot \
+    LAB=$LAB SUITE=$SUITE "${launch[@]}" unshare --mount --propagation private "$here/lab" __boot "$machine" \
         </dev/null >"$state/console.log" 2>&1 {lock_fd}>&- &
-    echo $! >"$state/nspawn.pid"
+    echo $! >"$state/boot.pid"
 
+    machine_await
+    machine_install
+    say "is up: $SUITE, $(machine_exec systemctl --version | head -n 1), in $(since "$started") s"
+}
+
+machine_await() {
     until_true "$LAB_TIMEOUT" booted || machine_failed "did not boot in $LAB_TIMEOUT s"
     [ -e "$state/ready" ] || machine_failed "died while booting"
     ln -sfn "/proc/$(cat "$state/init.pid")/root/run/lrd.sock" "$state/lrd.sock"
     local broken
     broken=$(machine_exec systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1 | tr '\n' ' ')
     [ -z "$broken" ] || say "units that failed at boot: $broken"
-    machine_install
-    say "is up: $SUITE, $(machine_exec systemctl --version | head -n 1), in $(since "$started") s"
+}
+
+# machine_reboot stops the lab's system and boots the same root again; what was in /run is gone, as on any machine.
+machine_reboot() {
+    local started=$EPOCHREALTIME init
+    init=$(machine_pid)
+    rm -f "$state/ready"
+    kill -s RTMIN+5 "$init" # "reboot" for a systemd that is PID 1
+    until_true "$LAB_TIMEOUT" gone "$init" || machine_failed "did not go down in $LAB_TIMEOUT s"
+    rm -f "$state/init.pid"
+    machine_await
+    say "is up again, in $(since "$started") s"
 }
 
 since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
@@ -87,7 +103,7 @@ machine_failed() {
 
 # booted: true once there is nothing to wait for, either because systemd is up or because it died.
 booted() {
-    ! gone "$(cat "$state/nspawn.pid")" || return 0
+    ! gone "$(cat "$state/boot.pid")" || return 0
     [ -s "$state/init.pid" ] || find_init || return 1
     case $(machine_exec systemctl is-system-running 2>/dev/null) in
     running | degraded) touch "$state/ready" ;;
@@ -95,28 +111,35 @@ booted() {
     esac
 }
 
-# machine_boot becomes systemd-nspawn. It runs in a mount namespace of its own.
+# machine_boot is the lab's outermost process, in a mount namespace of its own: the mounts live as long as it.
 machine_boot() {
-    local root=$state/fs/root entry
-    echo $$ >"$state/nspawn.pid"
+    local root=$state/fs/root entry status
+    echo $$ >"$state/boot.pid"
     if [ ! -d /run/systemd/system ]; then
         for entry in $(cgroup_roots); do echo $$ >"$entry$cgroup/cgroup.procs"; done
     fi
     mkdir -p "$state/fs"
     mount -t tmpfs -o mode=755 "$machine" "$state/fs"
-    mkdir "$root" "$state/fs/upper" "$state/fs/work"
+    mkdir "$root" "$state/fs/upper" "$state/fs/work" "$state"/fs/{lrd,containers,registry}
     mount -t overlay -o "lowerdir=$(cat "$state/lower"),upperdir=$state/fs/upper,workdir=$state/fs/work" "$machine" "$root"
     tree_prepare "$root"
 
-    # An overlay cannot be the upper layer of another one: where a store makes overlays is a tmpfs.
+    # An overlay cannot be the upper layer of another one: where a store makes overlays is a directory of the tmpfs.
     # crun needs keyctl, and lrd is to meet the system calls of a real machine, hence the filter.
     # No new session for the kernel's keyring, no registration: there need not be a systemd on this machine.
     cd /
     export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-    exec systemd-nspawn --boot --quiet --directory="$root" --machine="$machine" --hostname="$machine" \
-        --register=no --keep-unit --private-network --capability=all --system-call-filter=@known \
-        --link-journal=no --resolv-conf=off --timezone=off --console=pipe \
-        --tmpfs=/var/lib/lrd:mode=0755 --tmpfs=/var/lib/containers:mode=0755 --tmpfs=/var/lib/docker-registry:mode=0777
+    while :; do
+        systemd-nspawn --boot --quiet --directory="$root" --machine="$machine" --hostname="$machine" \
+            --register=no --keep-unit --private-network --capability=all --system-call-filter=@known \
+            --link-journal=no --resolv-conf=off --timezone=off --console=pipe \
+            --bind="$state/fs/lrd:/var/lib/lrd" --bind="$state/fs/containers:/var/lib/containers" \
+            --bind="$state/fs/registry:/var/lib/docker-registry" &
+        echo $! >"$state/nspawn.pid"
+        status=0
+        wait $! || status=$?
+        [ $status -eq 133 ] || exit $status # 133: the lab asked for a reboot
+    done
 }
 
 # machine_exec COMMAND…: in all namespaces and in the control groups of the lab, with a clean environment.
@@ -187,18 +210,17 @@ machine_install() {
 }
 
 machine_down() {
-    local nspawn="" init=""
+    local boot="" init=""
     if machine_runs; then
-        nspawn=$(cat "$state/nspawn.pid")
+        read -r boot <"$state/boot.pid"
         [ -s "$state/init.pid" ] || find_init || true
-        init=$(cat "$state/init.pid" 2>/dev/null || true)
-        # SIGRTMIN+3 is "halt" for a systemd that is PID 1.
+        read -r init 2>/dev/null <"$state/init.pid" || true
+        # "halt" for a systemd that is PID 1.
         [ -z "$init" ] || kill -s RTMIN+3 "$init" 2>/dev/null || true
-        if ! until_true "${LAB_STOP_TIMEOUT:-30}" gone "$nspawn"; then
+        if ! until_true "${LAB_STOP_TIMEOUT:-30}" gone "$boot"; then
             say "does not stop, killing it"
             [ -z "$init" ] || kill -s KILL "$init" 2>/dev/null || true
-            kill -s KILL "$nspawn" 2>/dev/null || true
-            until_true 10 gone "$nspawn" || true
+            until_true 10 gone "$boot" || kill -s KILL "$boot" 2>/dev/null || true
         fi
     fi
     machine_sweep
@@ -215,6 +237,7 @@ gone() {
 # machine_sweep removes what a lab that does not run has left.
 machine_sweep() {
     local root pids
+    [ ! -d /run/systemd/system ] || systemctl --quiet stop "$machine.scope" 2>/dev/null || true
     for root in $(cgroup_roots); do
         [ -d "$root$cgroup" ] || continue
         mapfile -t pids < <(find "$root$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null)
