@@ -87,15 +87,20 @@ type OutputReader interface {
 	Next(ctx context.Context) (output.Chunk, error)
 }
 
-// Attachment is one client's hold on the standard streams of a container. Whoever asked for it closes Stdin.
+// Attachment is one client's hold on the standard streams of a container. The context given to Attach bounds it: when that is done, a Write to Stdin that waits
+// for the container returns. Nothing else needs to be released: an Attachment that is dropped leaves the container as it is.
 type Attachment struct {
 	// TTY says that there is one raw stream, not stdout and stderr multiplexed.
 	TTY bool
-	// Output reads the streams that were asked for; nil if none was.
+	// Output reads what the container writes, in the order of arrival; nil if neither stdout nor stderr was asked for.
+	// It may deliver a stream that was not asked for; the caller leaves that out.
 	Output OutputReader
 	// Stdin writes to the container; nil if it was not asked for or the container has none open.
-	// Close is the client's end of input: with StdinOnce it reaches the container as end of file, otherwise it only ends this attachment.
+	// Close is the client's end of input and reaches the container as end of file. It is called only for a container with StdinOnce and without a TTY;
+	// everybody else (a detach, a client that is gone, a daemon that leaves) drops Stdin without Close, and the container's input stays open.
 	Stdin io.WriteCloser
+	// StdinOnce is the container's Config.StdinOnce: its input ends with that of the client.
+	StdinOnce bool
 	// Done is closed when the container's run has ended.
 	Done <-chan struct{}
 }
