@@ -1,0 +1,145 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/profiles/apparmor"
+	"github.com/moby/sys/capability"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Probe fills in a Machine from this host. AppArmorProfile is left empty: see
+// LoadAppArmor, which changes the host.
+func Probe() (Machine, error) {
+	caps, err := capability.ListSupported()
+	if err != nil {
+		return Machine{}, fmt.Errorf("cannot list the kernel's capabilities: %w", err)
+	}
+	m := Machine{
+		Capabilities: capabilityNames(caps),
+		CPUSet:       readLine("/sys/devices/system/cpu/online"),
+		MemSet:       readLine("/sys/devices/system/node/online"),
+		NoSeccomp:    readLine("/proc/sys/kernel/seccomp/actions_avail") == "",
+		Devices:      hostDevices,
+	}
+	if set, err := parseSet(m.CPUSet); err == nil {
+		m.CPUs = len(set)
+	}
+	// Writing there, or even reading often, is a way to learn of other
+	// processors' work; the paths exist only on some hardware.
+	m.MaskedPaths, err = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
+	return m, err
+}
+
+// LoadAppArmor makes sure that Docker's default profile is loaded under a
+// name, and gives the name back, or "" where the host has no AppArmor.
+func LoadAppArmor(name string) (string, error) {
+	if readLine("/sys/module/apparmor/parameters/enabled") != "Y" {
+		return "", nil
+	}
+	if loaded, err := apparmor.IsLoaded(name); err == nil && loaded {
+		return name, nil
+	}
+	if err := apparmor.InstallDefault(name); err != nil {
+		return "", fmt.Errorf("cannot load the AppArmor profile %s: %w", name, err)
+	}
+	return name, nil
+}
+
+// readLine is a one-line file of the kernel's, or "" where it is not there.
+func readLine(name string) string {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// privateBelowDev are the directories of /dev that hold other namespaces'
+// devices, or none.
+var privateBelowDev = map[string]bool{
+	"pts": true, "shm": true, "fd": true, "mqueue": true,
+	".lxc": true, ".lxd-mounts": true, ".udev": true, "console": true,
+}
+
+// hostDevices implements Machine.Devices.
+func hostDevices(name string) ([]specs.LinuxDevice, error) {
+	resolved, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(resolved)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		d, ok, err := deviceOf(resolved, name)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return []specs.LinuxDevice{d}, nil
+	}
+	return devicesBelow(resolved, name)
+}
+
+// devicesBelow lists the devices in a directory tree; called is what the
+// directory was asked for as. Links are left out: they name devices that are
+// listed elsewhere.
+func devicesBelow(dir, called string) ([]specs.LinuxDevice, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var devices []specs.LinuxDevice
+	for _, e := range entries {
+		full, as := path.Join(dir, e.Name()), path.Join(called, e.Name())
+		switch {
+		case privateBelowDev[e.Name()] && dir == "/dev":
+		case e.IsDir():
+			below, err := devicesBelow(full, as)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+				return nil, err
+			}
+			devices = append(devices, below...)
+		case e.Type()&fs.ModeDevice != 0:
+			d, ok, err := deviceOf(full, as)
+			// A device may go while /dev is walked.
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+			if err == nil && ok {
+				devices = append(devices, d)
+			}
+		}
+	}
+	return devices, nil
+}
+
+// deviceOf describes a device node; ok is false for anything else.
+func deviceOf(name, as string) (d specs.LinuxDevice, ok bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return d, false, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		d.Type = "c"
+	case unix.S_IFBLK:
+		d.Type = "b"
+	default:
+		return d, false, nil
+	}
+	mode := fs.FileMode(st.Mode & 0o7777)
+	uid, gid := st.Uid, st.Gid
+	d.Path = path.Clean(as)
+	d.Major, d.Minor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	d.FileMode, d.UID, d.GID = &mode, &uid, &gid
+	return d, true, nil
+}
