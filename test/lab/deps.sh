@@ -43,6 +43,7 @@ deps_install() {
 apt_get() {
     local policy=/usr/sbin/policy-rc.d
     command -v apt-get >/dev/null || die "this machine has no apt-get; install by hand: $*"
+    [ "$(id -u)" = 0 ] || die "apt-get needs root: $*"
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod +x $policy
@@ -69,8 +70,7 @@ client_path() {
         # The machine's own client, then that of the trixie tree: both speak a current API version.
         path=$(command -v docker || true)
         if [ -z "$path" ]; then
-            tree_trixie >/dev/null
-            path=$LRD_LAB_CACHE/trixie/usr/bin/docker
+            path=$(tree_trixie)/usr/bin/docker
         fi
         ;;
     *) die "client: old or new, not '$which'" ;;

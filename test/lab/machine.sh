@@ -132,7 +132,7 @@ machine_boot() {
     while :; do
         systemd-nspawn --boot --quiet --directory="$root" --machine="$machine" --hostname="$machine" \
             --register=no --keep-unit --private-network --capability=all --system-call-filter=@known \
-            --link-journal=no --resolv-conf=off --timezone=off --console=pipe \
+            --link-journal=no --resolv-conf=off --timezone=off --console=read-only \
             --bind="$state/fs/lrd:/var/lib/lrd" --bind="$state/fs/containers:/var/lib/containers" \
             --bind="$state/fs/registry:/var/lib/docker-registry" &
         echo $! >"$state/nspawn.pid"
@@ -190,6 +190,7 @@ machine_status() {
 machine_install() {
     local init bin_dir
     init=$(machine_pid)
+    LRD_BIN=$(realpath -m "$LRD_BIN")
     bin_dir=${LRD_BIN%/*}
     # Also below another make, whose variables and job server are not ours.
     env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make --no-print-directory -s -C "$repo" install \

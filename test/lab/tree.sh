@@ -16,9 +16,12 @@ tree_lower() {
 }
 
 tree_trixie() {
-    local tree=$LRD_LAB_CACHE/trixie build=$LRD_LAB_CACHE/trixie.new packages
+    local packages tree build
     packages=systemd,systemd-sysv,dbus,crun,nftables,iproute2,busybox-static,docker-cli,docker-registry
     packages+=,ca-certificates,curl,jq,less,procps,iputils-ping,kmod,psmisc,strace
+    # Another list is another tree: labs may be running on the old one.
+    tree=$LRD_LAB_CACHE/trixie-$(cksum <<<"$packages" | cut -d' ' -f1)
+    build=$LRD_LAB_CACHE/building
     mkdir -p "$LRD_LAB_CACHE"
     (
         flock 9 # two labs may come up at the same time, and one build is enough
@@ -29,8 +32,8 @@ tree_trixie() {
         if ! mmdebstrap --variant=minbase --mode=root --include="$packages" \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
             --dpkgopt='path-exclude=/usr/share/locale/*' \
-            trixie "$build" ${LRD_LAB_MIRROR:+"$LRD_LAB_MIRROR"} >"$LRD_LAB_CACHE/trixie.log" 2>&1; then
-            tail -n 20 "$LRD_LAB_CACHE/trixie.log" >&2
+            trixie "$build" ${LRD_LAB_MIRROR:+"$LRD_LAB_MIRROR"} >"$build.log" 2>&1; then
+            tail -n 20 "$build.log" >&2
             exit 1
         fi
         mv "$build" "$tree"
