@@ -1,0 +1,119 @@
+package units
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+// Who says which processes of a unit a signal is for.
+type Who string
+
+const (
+	KillMain Who = "main" // the main process
+	KillAll  Who = "all"  // every process in the unit's control group and below
+)
+
+// Start makes a transient unit and starts it (StartTransientUnit with mode "fail"); it returns when the job has ended: for Type=forking and Type=notify that is when the
+// service is up. The error wraps a *[JobError] if the job ended otherwise than "done"; the unit may still be loaded then, and its State says why. A unit of that name that is still
+// loaded, be it dead or failed, is an error of kind errdefs.ErrAlreadyExists: see ResetFailed. If ctx ends, the job goes on.
+func (m *Manager) Start(ctx context.Context, name string, props []Property) error {
+	err := checkProperties(props)
+	if err == nil {
+		err = m.runJob(ctx, name, goalStart, managerIface+".StartTransientUnit", name, "fail", props, []systemd.PropertyCollection{})
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start unit %s: %w", name, err)
+	}
+	return nil
+}
+
+// Stop stops a unit and returns when that is done; a unit that is not loaded is stopped already. The error wraps a *[JobError] if the job ended otherwise than "done". If ctx
+// ends, the job goes on.
+func (m *Manager) Stop(ctx context.Context, name string) error {
+	err := m.runJob(ctx, name, goalStop, managerIface+".StopUnit", name, "replace")
+	if err != nil && !errors.Is(err, ErrNotLoaded) {
+		return fmt.Errorf("cannot stop unit %s: %w", name, err)
+	}
+	return nil
+}
+
+// ResetFailed makes PID 1 forget that a unit failed; a transient one is thereby unloaded (a moment later). A unit that is not loaded, or not failed, is fine.
+func (m *Manager) ResetFailed(ctx context.Context, name string) error {
+	err := m.repeat(ctx, func(l *link) error {
+		// By way of GetUnit: ResetFailedUnit would load a unit that is not there.
+		var path dbus.ObjectPath
+		if _, err := l.call(ctx, []any{&path}, managerPath, managerIface+".GetUnit", name); err != nil {
+			return err
+		}
+		_, err := l.call(ctx, nil, managerPath, managerIface+".ResetFailedUnit", name)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotLoaded) {
+		return fmt.Errorf("cannot reset failed unit %s: %w", name, err)
+	}
+	return nil
+}
+
+// Kill sends a signal to processes of a unit. It is an error of kind errdefs.ErrFailedPrecondition if KillMain finds no main process, and one that wraps
+// [ErrNotLoaded] if there is no such unit. It is not repeated when the connection is lost: see the package comment.
+func (m *Manager) Kill(ctx context.Context, name string, who Who, sig syscall.Signal) error {
+	l, err := m.current(ctx)
+	if err == nil {
+		_, err = l.call(ctx, nil, managerPath, managerIface+".KillUnit", name, string(who), int32(sig))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot send signal %d to unit %s: %w", int(sig), name, err)
+	}
+	return nil
+}
+
+// Freeze suspends all processes of a unit and returns when they are. Errors: [ErrNotLoaded]; errdefs.ErrFailedPrecondition if it is not active;
+// errdefs.ErrConflict if a job of it is pending; errdefs.ErrNotImplemented without cgroup v2's freezer.
+func (m *Manager) Freeze(ctx context.Context, name string) error {
+	return m.simple(ctx, "freeze", name, "FreezeUnit", name)
+}
+
+// Thaw is the opposite of Freeze; a unit that is not frozen is fine.
+func (m *Manager) Thaw(ctx context.Context, name string) error {
+	return m.simple(ctx, "thaw", name, "ThawUnit", name)
+}
+
+// SetProperties changes properties of a loaded unit until the next boot (systemctl set-property --runtime).
+func (m *Manager) SetProperties(ctx context.Context, name string, props []Property) error {
+	if err := checkProperties(props); err != nil {
+		return fmt.Errorf("cannot change properties of unit %s: %w", name, err)
+	}
+	return m.simple(ctx, "change properties of", name, "SetUnitProperties", name, true, props)
+}
+
+// simple calls a method of PID 1 that may be repeated and returns nothing.
+func (m *Manager) simple(ctx context.Context, verb, unit, method string, args ...any) error {
+	err := m.repeat(ctx, func(l *link) error {
+		_, err := l.call(ctx, nil, managerPath, managerIface+"."+method, args...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot %s unit %s: %w", verb, unit, err)
+	}
+	return nil
+}
+
+// repeat calls f with the connection, and again with the next one for as long as it ends under f.
+func (m *Manager) repeat(ctx context.Context, f func(*link) error) error {
+	for {
+		l, err := m.current(ctx)
+		if err != nil {
+			return err
+		}
+		if err := f(l); !replyLost(err) {
+			return err
+		}
+	}
+}
+
+func replyLost(err error) bool { return errors.Is(err, errLost) }
