@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// newLogger is lrd's log: lines on w, each with the priority that the journal reads from its head (sd-daemon(3)). The
+// level may be changed at any time, a reload does. On a terminal the head is the level's name instead.
+func newLogger(w io.Writer, least slog.Level) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
+	level.Set(least)
+	return slog.New(newJournalHandler(w, level, !isTerminal(w))), level
+}
+
+// journalHandler writes "<6>message key=value …". The message comes first and unquoted because that is what a person
+// reads; time, unit and process are the journal's own.
+type journalHandler struct {
+	attrs      slog.Handler // writes "key=value …\n" into out.line
+	level      slog.Leveler
+	priorities bool // "<6>" at the head, instead of "INFO "
+	out        *lineWriter
+}
+
+// lineWriter collects a line and writes it whole: lines of concurrent calls must not mix.
+type lineWriter struct {
+	mu   sync.Mutex // guards line and the order on w
+	line bytes.Buffer
+	w    io.Writer
+}
+
+func newJournalHandler(w io.Writer, level slog.Leveler, priorities bool) *journalHandler {
+	out := &lineWriter{w: w}
+	h := slog.NewTextHandler(&out.line, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutHead})
+	return &journalHandler{attrs: h, level: level, priorities: priorities, out: out}
+}
+
+// withoutHead drops what journalHandler writes itself. Attributes of these names can only be the handler's own at the
+// top; a caller's "msg" would be dropped with it, so nobody may name one so.
+func withoutHead(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// Enabled implements [slog.Handler].
+func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+
+// Handle implements [slog.Handler].
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.out.mu.Lock()
+	defer h.out.mu.Unlock()
+	h.out.line.Reset()
+	if err := h.attrs.Handle(ctx, r); err != nil {
+		return err
+	}
+	text := r.Message
+	if attrs := strings.TrimSpace(h.out.line.String()); attrs != "" {
+		text += " " + attrs
+	}
+	head := r.Level.String() + " "
+	if h.priorities {
+		head = priority(r.Level)
+	}
+	// Each line of the journal has a priority of its own.
+	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+head+"  ")
+	_, err := io.WriteString(h.out.w, head+text+"\n")
+	return err
+}
+
+// WithAttrs implements [slog.Handler].
+func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = h.attrs.WithAttrs(attrs)
+	return &c
+}
+
+// WithGroup implements [slog.Handler].
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	c := *h
+	c.attrs = h.attrs.WithGroup(name)
+	return &c
+}
+
+// priority is the head of a line: SD_ERR, SD_WARNING, SD_INFO and SD_DEBUG of sd-daemon(3).
+func priority(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return "<3>"
+	case l >= slog.LevelWarn:
+		return "<4>"
+	case l >= slog.LevelInfo:
+		return "<6>"
+	default:
+		return "<7>"
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
