@@ -1,0 +1,106 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/copy"
+	imagestorage "go.podman.io/image/v5/storage"
+	"go.podman.io/image/v5/types"
+)
+
+// progressInterval is how often a layer's progress is told: often enough for an
+// eye, seldom enough for a client over a slow line.
+const progressInterval = 100 * time.Millisecond
+
+// copyRequest is one image to be stored.
+type copyRequest struct {
+	src    types.ImageReference
+	sys    *types.SystemContext
+	id     digest.Digest // the image's ID to be
+	report func(types.ProgressProperties)
+}
+
+// copyIn stores an image without a name. The image library compares every blob
+// with its digest, and every layer with the configuration. An image that is
+// there already stays as it is.
+func (s *Store) copyIn(ctx context.Context, r copyRequest) (err error) {
+	dest, err := imagestorage.Transport.NewStoreReference(s.storage, nil, r.id.Encoded())
+	if err != nil {
+		return fmt.Errorf("cannot name image %s: %w", r.id, err)
+	}
+	policy, err := acceptAnything()
+	if err != nil {
+		return fmt.Errorf("cannot make the policy on signatures: %w", err)
+	}
+	defer policy.Destroy() //nolint:errcheck // holds memory only
+	events := make(chan types.ProgressProperties)
+	done := make(chan struct{})
+	go func() { // ends when copy.Image is done with events, below
+		defer close(done)
+		for e := range events {
+			r.report(e)
+		}
+	}()
+	defer func() {
+		close(events)
+		<-done
+	}()
+	_, err = copy.Image(ctx, policy, dest, r.src, &copy.Options{
+		RemoveSignatures:     true, // nobody looks at them
+		SourceCtx:            r.sys,
+		DestinationCtx:       r.sys,
+		Progress:             events,
+		ProgressInterval:     progressInterval,
+		MaxParallelDownloads: uint(s.opts.MaxDownloads),
+	})
+	return err
+}
+
+// configDigest finds the ID of the image that a source holds, of this
+// machine's platform if it holds several.
+func configDigest(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (_ digest.Digest, err error) {
+	img, err := ref.NewImage(ctx, sys)
+	if err != nil {
+		return "", err
+	}
+	defer img.Close() //nolint:errcheck // it is only read
+	info := img.ConfigInfo()
+	if info.Digest == "" {
+		return "", fmt.Errorf("image has no configuration (Docker's manifest schema 1 is not supported)")
+	}
+	if err := info.Digest.Validate(); err != nil || info.Digest.Algorithm() != digest.SHA256 {
+		return "", fmt.Errorf("image has a configuration with the digest %q, which is no SHA-256", info.Digest)
+	}
+	return info.Digest, nil
+}
+
+// loadReport tells of layers as `docker load` does. The configuration is not
+// told of.
+func loadReport(progress Progress, config digest.Digest) func(types.ProgressProperties) {
+	return func(e types.ProgressProperties) {
+		if e.Artifact.Digest == config || e.Artifact.Digest == "" {
+			return
+		}
+		m := jsonstream.Message{ID: shortDigest(e.Artifact.Digest), Status: "Loading layer"}
+		switch e.Event {
+		case types.ProgressEventRead:
+			m.Progress = &jsonstream.Progress{Current: int64(e.Offset), Total: max(e.Artifact.Size, 0)}
+		case types.ProgressEventDone:
+			m.Progress = &jsonstream.Progress{Current: int64(e.Offset), Total: int64(e.Offset)}
+		case types.ProgressEventNewArtifact, types.ProgressEventSkipped:
+			return
+		}
+		progress.send(m)
+	}
+}
+
+// shortDigest is how a layer is shown: the first twelve hex digits, as in
+// Docker.
+func shortDigest(d digest.Digest) string {
+	hex := d.Encoded()
+	return hex[:min(len(hex), 12)]
+}

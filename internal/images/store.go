@@ -1,0 +1,213 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"go.podman.io/storage"
+)
+
+// DefaultMaxLoadBytes is the limit on what one archive or one pull may unpack
+// to when [Options].MaxLoadBytes is zero: 64 GiB, several times the largest
+// images in use, and less than what fills a usual disk unnoticed.
+const DefaultMaxLoadBytes = 64 << 30
+
+// Options says where a [Store] lives and what it may do. Paths are absolute.
+type Options struct {
+	// GraphRoot holds images and layers; it survives a reboot.
+	GraphRoot string
+	// RunRoot holds what a reboot invalidates: which layers are mounted.
+	RunRoot string
+	// TempDir is where archives are unpacked on their way in. Its
+	// subdirectory "images" belongs to the store and is emptied by [Open].
+	TempDir string
+	// Driver is "overlay" (the default) or "vfs".
+	Driver string
+	// MaxLoadBytes bounds what one archive or one pulled image may unpack
+	// to, in bytes. Zero means [DefaultMaxLoadBytes].
+	MaxLoadBytes int64
+	// Registries says how registries are reached.
+	Registries Registries
+	// MaxDownloads bounds the layers that one pull fetches at the same
+	// time. Zero means 3, as with Docker.
+	MaxDownloads int
+	// UserAgent is sent to registries. May be empty.
+	UserAgent string
+	// Log receives what the libraries below have to say. Required.
+	Log *slog.Logger
+}
+
+// Store is lrd's images and root filesystems. See the package's comment for
+// what may be called when.
+type Store struct {
+	opts    Options
+	tempDir string
+	log     *slog.Logger
+	storage storage.Store
+	config  *hostConfig
+	gate    gate
+	rootfs  keyedMutex
+
+	// mu guards registries, which a reload replaces.
+	mu         sync.RWMutex
+	registries Registries
+}
+
+// Open opens the store below o.GraphRoot, making it when it is new. It empties
+// the directory for archives on their way in, and deletes layers that an
+// interrupted load or pull has left without an image.
+//
+// The first Open of a process decides which storage.conf the storage library
+// reads: one of lrd's own.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, log: o.Log, registries: o.Registries, tempDir: filepath.Join(o.TempDir, "images")}
+	if err := emptyDir(s.tempDir); err != nil {
+		return nil, fmt.Errorf("cannot empty the directory for incoming images: %w", err)
+	}
+	redirectLibraryLogs(o.Log)
+	if s.config, err = writeHostConfig(filepath.Join(o.RunRoot, "config"), o.Registries); err != nil {
+		return nil, err
+	}
+	s.storage, err = storage.GetStore(storage.StoreOptions{
+		GraphRoot:          o.GraphRoot,
+		RunRoot:            o.RunRoot,
+		GraphDriverName:    o.Driver,
+		GraphDriverOptions: driverOptions(o.Driver),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open image storage %s with driver %s: %w", o.GraphRoot, o.Driver, err)
+	}
+	s.gate.collect = s.collect
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.collect(); err != nil {
+		// Layers that cannot be deleted cost space, nothing else.
+		s.log.Warn("cannot delete layers left without an image", "error", err)
+	}
+	return s, nil
+}
+
+// withDefaults checks o and fills in what it leaves open.
+func (o Options) withDefaults() (Options, error) {
+	if o.Driver == "" {
+		o.Driver = "overlay"
+	}
+	if o.Driver != "overlay" && o.Driver != "vfs" {
+		return o, fmt.Errorf("storage driver %q is not known: use overlay or vfs: %w", o.Driver, errdefs.ErrInvalidArgument)
+	}
+	for name, dir := range map[string]string{"graph root": o.GraphRoot, "run root": o.RunRoot, "temporary directory": o.TempDir} {
+		if !filepath.IsAbs(dir) {
+			return o, fmt.Errorf("%s %q of the image store is not an absolute path: %w", name, dir, errdefs.ErrInvalidArgument)
+		}
+		// overlay separates its lower directories with colons, and the
+		// names of archives end at one.
+		if strings.ContainsAny(dir, ":,") {
+			return o, fmt.Errorf("%s %q of the image store has a colon or a comma in it, which overlay cannot mount: %w", name, dir, errdefs.ErrInvalidArgument)
+		}
+	}
+	if o.MaxLoadBytes == 0 {
+		o.MaxLoadBytes = DefaultMaxLoadBytes
+	}
+	if o.MaxLoadBytes < 0 {
+		return o, fmt.Errorf("limit of %d bytes on images is negative: %w", o.MaxLoadBytes, errdefs.ErrInvalidArgument)
+	}
+	if o.MaxDownloads <= 0 {
+		o.MaxDownloads = 3
+	}
+	return o, nil
+}
+
+// driverOptions are the storage driver's options. skip_mount_home leaves out
+// the bind mount of the storage on itself, which would keep the directory busy
+// for a package's purge. sync=filesystem makes a layer durable before it is
+// recorded as complete, so that power loss does not leave a layer that only
+// looks whole.
+func driverOptions(driver string) []string {
+	if driver != "overlay" {
+		return nil
+	}
+	return []string{"overlay.skip_mount_home=true", "overlay.sync=filesystem"}
+}
+
+// Driver is the name of the storage driver in use: "overlay" or "vfs".
+func (s *Store) Driver() string { return s.storage.GraphDriverName() }
+
+// Root is the directory that holds images and layers.
+func (s *Store) Root() string { return s.storage.GraphRoot() }
+
+// Status is what the storage driver tells about itself, as pairs of name and
+// value, for `docker info`.
+func (s *Store) Status() ([][2]string, error) {
+	status, err := s.storage.Status()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the storage driver's status: %w", err)
+	}
+	return status, nil
+}
+
+// Close gives the storage back. Root filesystems of running containers stay
+// mounted, which is what live restore is about, so that the library's "layer is
+// in use" is no error here.
+func (s *Store) Close() error {
+	_, err := s.storage.Shutdown(false)
+	if err != nil && !errors.Is(err, storage.ErrLayerUsedByContainer) {
+		return fmt.Errorf("cannot close image storage: %w", err)
+	}
+	s.storage.Free()
+	return nil
+}
+
+// emptyDir makes dir exist with nothing in it, readable by its owner alone.
+func emptyDir(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// keyedMutex is a lock for each key. The zero value is ready.
+type keyedMutex struct {
+	mu    sync.Mutex
+	locks map[string]*countedMutex
+}
+
+type countedMutex struct {
+	sync.Mutex
+	users int // guarded by keyedMutex.mu
+}
+
+// lock takes the lock for key and returns what gives it back.
+func (k *keyedMutex) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = map[string]*countedMutex{}
+	}
+	l := k.locks[key]
+	if l == nil {
+		l = &countedMutex{}
+		k.locks[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.locks, key)
+		}
+	}
+}
