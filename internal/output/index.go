@@ -1,0 +1,209 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// commit writes the records for what is in st's file and not yet in the index:
+// nearly always one. at gives their time. The caller holds st.mu. After an
+// error it is called again before anything else is written.
+func (l *Log) commit(st *stream, at func() time.Time, flags uint8) error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	for {
+		n := min(st.end-l.ends[st.id.slot()], maxRecordLength)
+		if n <= 0 {
+			return nil
+		}
+		if l.running {
+			flags |= flagRunning
+		}
+		err := l.appendLocked(record{time: at().UnixNano(), length: n, stream: st.id, flags: flags})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// mark writes a marker: the beginning or the end of a run, if it is not what
+// the index says already.
+func (l *Log) mark(flags uint8) error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if l.running == (flags&flagRunning != 0) {
+		return nil
+	}
+	return l.appendLocked(record{time: l.now().UnixNano(), flags: flags})
+}
+
+// appendLocked puts r, its places filled in, behind the last record and
+// publishes it. The caller holds appendMu. It allocates nothing.
+func (l *Log) appendLocked(r record) error {
+	r.at = l.ends
+	r.encode(l.buf[:])
+	if _, err := l.index.WriteAt(l.buf[:], l.count*recordSize); err != nil {
+		if errors.Is(err, os.ErrClosed) {
+			return ErrClosed
+		}
+		// A part may stand there now. It is written over by the next try, and cut
+		// by Open if there is none.
+		return err
+	}
+	l.mu.Lock()
+	l.count++
+	l.ends = r.after()
+	l.running = r.flags&flagRunning != 0
+	l.wakeLocked()
+	l.mu.Unlock()
+	return nil
+}
+
+// wakeLocked wakes who waits. The caller holds mu. It cannot block: a waiter
+// that has its token already needs no other.
+func (l *Log) wakeLocked() {
+	for _, w := range l.waiters {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+	clear(l.waiters)
+	l.waiters = l.waiters[:0]
+}
+
+// wait returns when the index has more than seen records. wake is the caller's
+// own channel with room for one token. A return without news is possible.
+func (l *Log) wait(ctx context.Context, wake chan struct{}, seen int64) error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	if l.count > seen {
+		l.mu.Unlock()
+		return nil
+	}
+	l.waiters = append(l.waiters, wake)
+	l.mu.Unlock()
+	select {
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, w := range l.waiters {
+		if w == wake {
+			last := len(l.waiters) - 1
+			l.waiters[i] = l.waiters[last]
+			l.waiters[last] = nil
+			l.waiters = l.waiters[:last]
+			break
+		}
+	}
+	return ctx.Err()
+}
+
+// cursorRecords is how many records a cursor reads at once: a page of them.
+const cursorRecords = 128
+
+// A cursor reads records by number, some at a time.
+type cursor struct {
+	l     *Log
+	buf   []byte // of cursorRecords, made when first needed
+	first int64  // number of the first record in buf
+	have  int64  // how many are in buf
+}
+
+// get returns record n, which must be below limit, the number of published
+// records. backwards says in which direction the caller goes.
+func (c *cursor) get(n, limit int64, backwards bool) (record, error) {
+	if n < c.first || n >= c.first+c.have {
+		if err := c.fill(n, limit, backwards); err != nil {
+			return record{}, err
+		}
+	}
+	r, err := decode(c.buf[(n-c.first)*recordSize:][:recordSize])
+	if err != nil {
+		return record{}, c.l.damage(n, err)
+	}
+	return r, nil
+}
+
+func (c *cursor) fill(n, limit int64, backwards bool) error {
+	if c.buf == nil {
+		c.buf = make([]byte, cursorRecords*recordSize)
+	}
+	first, last := n, min(limit, n+cursorRecords)
+	if backwards {
+		first, last = max(0, n+1-cursorRecords), n+1
+	}
+	c.have = 0
+	if _, err := c.l.index.ReadAt(c.buf[:(last-first)*recordSize], first*recordSize); err != nil {
+		return c.l.readError(n, err)
+	}
+	c.first, c.have = first, last-first
+	return nil
+}
+
+// damage makes a DamageError.
+func (l *Log) damage(n int64, err error) error {
+	return &DamageError{Dir: l.dir, Record: n, Err: err}
+}
+
+// readError explains an error in reading what record n is or covers.
+func (l *Log) readError(n int64, err error) error {
+	switch {
+	case errors.Is(err, os.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, io.EOF):
+		return l.damage(n, io.ErrUnexpectedEOF) // somebody has cut the file
+	default:
+		return err
+	}
+}
+
+// find returns the number of the first record that ends behind byte off of
+// stream s, or limit when there is none. It steps over damage as far as the
+// records around it allow; else it returns the first damaged one.
+func (l *Log) find(s Stream, off, limit int64) (int64, error) {
+	lo, hi := int64(0), limit
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		rec, n, err := l.sound(mid, hi)
+		switch {
+		case err != nil:
+			return 0, err
+		case n == hi: // none from mid on
+			hi = mid
+		case rec.after()[s.slot()] > off:
+			hi = mid // from mid to n is damage alone
+		default:
+			lo = n + 1
+		}
+	}
+	rec, n, err := l.sound(lo, limit)
+	if err == nil && n < limit && rec.at[s.slot()] <= off {
+		return n, nil
+	}
+	return lo, err
+}
+
+// sound returns the first undamaged record from number n on, and its number:
+// limit when there is none before it.
+func (l *Log) sound(n, limit int64) (record, int64, error) {
+	var buf [recordSize]byte
+	for ; n < limit; n++ {
+		if _, err := l.index.ReadAt(buf[:], n*recordSize); err != nil {
+			return record{}, n, l.readError(n, err)
+		}
+		if r, err := decode(buf[:]); err == nil {
+			return r, n, nil
+		}
+	}
+	return record{}, limit, nil
+}

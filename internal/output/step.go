@@ -1,0 +1,145 @@
+package output
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// spliceFlags: never wait for the pipe, whatever its own flags say.
+const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+
+// stepPipe carries over one lot of bytes of a pipe.
+func (s *source) stepPipe(fd int) (int, error) {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	return s.spliceToFile(fd)
+}
+
+// spliceToFile moves bytes from a pipe to the data file and records them. The
+// caller holds stream.mu.
+func (s *source) spliceToFile(fd int) (int, error) {
+	st := s.stream
+	if err := s.l.commit(st, s.l.now, 0); err != nil { // nearly always nothing to do
+		return 0, err
+	}
+	for {
+		st.off = st.end
+		n, err := unix.Splice(fd, nil, st.fd, &st.off, spliceMax, spliceFlags)
+		switch {
+		case n > 0:
+			st.end += int64(n)
+			return int(n), s.l.commit(st, s.l.now, 0)
+		case err == nil || err == unix.EAGAIN: //nolint:errorlint // an errno
+			return 0, errEmpty
+		case err == unix.EINTR: //nolint:errorlint // an errno
+		default:
+			return 0, s.writeFailed("splice", err)
+		}
+	}
+}
+
+// writeFailed makes sure that the data file ends where the bytes that were
+// taken from the source end, since after a crash its size is the truth.
+func (s *source) writeFailed(call string, err error) error {
+	fi, statErr := s.stream.file.Stat()
+	if statErr == nil && fi.Size() > s.stream.end {
+		statErr = s.stream.file.Truncate(s.stream.end)
+	}
+	return errors.Join(os.NewSyscallError(call, err), statErr)
+}
+
+// stepConsole reads once from a console and writes it out at once: in between,
+// a SIGKILL loses it.
+func (s *source) stepConsole(fd int) (int, error) {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	if len(s.held) > 0 {
+		if err := s.putHeld(); err != nil {
+			return 0, err
+		}
+	}
+	if err := s.l.commit(s.stream, s.l.now, 0); err != nil {
+		return 0, err
+	}
+	s.reserve()
+	n, err := readSome(fd, s.buf)
+	if err != nil {
+		return 0, err
+	}
+	s.held = s.buf[:n]
+	return n, s.putHeld()
+}
+
+// readSome reads from a console. EIO is what it gives while no slave is open.
+func readSome(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, b)
+		switch {
+		case n > 0:
+			return n, nil
+		case err == unix.EINTR: //nolint:errorlint // an errno
+		case err == nil || err == unix.EAGAIN || err == unix.EIO: //nolint:errorlint // errnos
+			return 0, errEmpty
+		default:
+			return 0, os.NewSyscallError("read", err)
+		}
+	}
+}
+
+// putHeld writes what was read and records it. The caller holds stream.mu.
+func (s *source) putHeld() error {
+	st := s.stream
+	for len(s.held) > 0 {
+		n, err := unix.Pwrite(st.fd, s.held, st.end)
+		switch {
+		case n > 0:
+			st.end += int64(n)
+			s.held = s.held[n:]
+		case err == unix.EINTR: //nolint:errorlint // an errno
+		case err == nil:
+			return s.writeFailed("pwrite", unix.EIO)
+		default:
+			return s.writeFailed("pwrite", err)
+		}
+	}
+	return s.l.commit(st, s.l.now, 0)
+}
+
+// reserve has the file system promise room for the next read before it is
+// made, so that a disk that is full stops the console and not a write whose
+// bytes are in memory only. Where it cannot promise, finish tries its best.
+// The caller holds stream.mu.
+func (s *source) reserve() {
+	st := s.stream
+	if st.reserved >= st.end+consoleMax {
+		return
+	}
+	if unix.Fallocate(st.fd, unix.FALLOC_FL_KEEP_SIZE, st.end, consoleReserve) == nil {
+		st.reserved = st.end + consoleReserve
+	}
+}
+
+// stepThrough empties the pipe into the file, or else fills it from the
+// console.
+func (s *source) stepThrough(fd int) (int, error) {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	n, err := s.spliceToFile(s.viaFD)
+	if err != errEmpty { //nolint:errorlint // never wrapped
+		return n, err
+	}
+	for {
+		got, err := unix.Splice(fd, nil, s.viaFD, nil, consoleMax, spliceFlags)
+		switch {
+		case got > 0:
+			return s.spliceToFile(s.viaFD)
+		case err == unix.EINTR: //nolint:errorlint // an errno
+		case err == nil || err == unix.EAGAIN || err == unix.EIO: //nolint:errorlint // errnos
+			return 0, errEmpty
+		default:
+			return 0, os.NewSyscallError("splice", err)
+		}
+	}
+}
