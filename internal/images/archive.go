@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/pkg/compression"
 )
@@ -266,13 +265,4 @@ func writeMember(root *os.Root, name string, r io.Reader) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	_, err = io.Copy(f, r)
 	return err
-}
-
-// digestOf is the digest of a member.
-func (a *archive) digestOf(name string) (digest.Digest, error) {
-	data, err := a.read(name)
-	if err != nil {
-		return "", err
-	}
-	return digest.FromBytes(data), nil
 }

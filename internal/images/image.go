@@ -52,18 +52,8 @@ const markKey = "lrd"
 // errNoImage is the answer to a reference that names no image, in Docker's
 // words.
 func errNoImage(shown string) error {
-	return noImageError{shown}
+	return newError(errdefs.ErrNotFound, "No such image: %s", shown) //nolint:staticcheck // clients look for the sentence as it is
 }
-
-// noImageError is a type because its sentence must be Docker's to the letter:
-// clients look for it to decide whether to pull.
-type noImageError struct{ shown string }
-
-func (e noImageError) Error() string        { return "No such image: " + e.shown }
-func (e noImageError) Is(target error) bool { return target == errdefs.ErrNotFound }
-
-// NotFound marks the error for those who look for the method.
-func (e noImageError) NotFound() {}
 
 // Resolve finds the image that ref names: an ID with or without "sha256:", a
 // name with tag or digest ("latest" if it has neither), or the beginning of
@@ -94,7 +84,7 @@ func (s *Store) resolve(ref string) (Image, error) {
 func (s *Store) find(ref string) (*storage.Image, error) {
 	parsed, err := reference.ParseAnyReference(ref)
 	if err != nil {
-		return nil, fmt.Errorf("invalid reference format: %q: %w", ref, errdefs.ErrInvalidArgument)
+		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
 	}
 	if id, ok := fullID(ref); ok {
 		img, err := s.storage.Image(id)

@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -28,7 +27,7 @@ func (b *budget) spendRaw(n int64) error { return b.add(&b.raw, n) }
 
 func (b *budget) add(counter *atomic.Int64, n int64) error {
 	if n < 0 || counter.Add(n) > b.limit {
-		return fmt.Errorf("image unpacks to more than the limit of %s: %w", units.BytesSize(float64(b.limit)), errdefs.ErrInvalidArgument)
+		return newError(errdefs.ErrInvalidArgument, "image unpacks to more than the limit of %s", units.BytesSize(float64(b.limit)))
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -106,10 +107,14 @@ func (a *archive) dockerImages() ([]incoming, error) {
 			}
 			in.tags = append(in.tags, named)
 		}
-		var err error
-		if in.id, err = a.digestOf(item.Config); err != nil {
+		conf, err := a.read(item.Config)
+		if err != nil {
 			return nil, err
 		}
+		if err := json.Unmarshal(conf, &dockerspec.DockerOCIImage{}); err != nil {
+			return nil, badArchive("cannot parse member %q: %v", item.Config, err)
+		}
+		in.id = digest.FromBytes(conf)
 		if in.ref, err = dockerarchive.NewIndexReference(a.path(), i); err != nil {
 			return nil, fmt.Errorf("cannot read image %d of the archive: %w", i, err)
 		}
@@ -275,9 +280,6 @@ func archiveError(ctx context.Context, err error) error {
 	}
 	if ourFault(err) {
 		return fmt.Errorf("cannot store image: %w", err)
-	}
-	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return badArchive("image has a configuration that does not parse: %v", err)
 	}
 	if errdefs.IsInvalidArgument(err) {
 		return err

@@ -1,7 +1,6 @@
 package images
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,7 +14,7 @@ import (
 func parseName(s string) (reference.Named, error) {
 	named, err := reference.ParseDockerRef(s)
 	if err != nil {
-		return nil, fmt.Errorf("invalid reference format: %q: %w", s, errdefs.ErrInvalidArgument)
+		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", s)
 	}
 	return named, nil
 }
@@ -25,14 +24,14 @@ func parseName(s string) (reference.Named, error) {
 func parseTag(s string) (reference.NamedTagged, error) {
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return nil, fmt.Errorf("invalid reference format: %q: %w", s, errdefs.ErrInvalidArgument)
+		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", s)
 	}
 	if _, ok := named.(reference.Digested); ok {
-		return nil, fmt.Errorf("refusing to create a tag with a digest reference: %q: %w", s, errdefs.ErrInvalidArgument)
+		return nil, newError(errdefs.ErrInvalidArgument, "refusing to create a tag with a digest reference: %q", s)
 	}
 	tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
 	if !ok {
-		return nil, fmt.Errorf("invalid reference format: %q has no tag: %w", s, errdefs.ErrInvalidArgument)
+		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q has no tag", s)
 	}
 	return tagged, nil
 }

@@ -57,7 +57,7 @@ func (r Registries) Check() error {
 			continue
 		}
 		if i == "" || strings.ContainsAny(i, "/ ") {
-			return fmt.Errorf("insecure registry %q is neither host, host:port nor network: %w", i, errdefs.ErrInvalidArgument)
+			return newError(errdefs.ErrInvalidArgument, "insecure registry %q is neither host, host:port nor network", i)
 		}
 	}
 	return nil
@@ -85,10 +85,10 @@ type mirrorConf struct {
 func (r Registries) mirror(raw string) (mirrorConf, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return mirrorConf{}, fmt.Errorf("registry mirror %q is not a URL like https://mirror.example: %w", raw, errdefs.ErrInvalidArgument)
+		return mirrorConf{}, newError(errdefs.ErrInvalidArgument, "registry mirror %q is not a URL like https://mirror.example", raw)
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return mirrorConf{}, fmt.Errorf("registry mirror %q may have host, port and path only: %w", raw, errdefs.ErrInvalidArgument)
+		return mirrorConf{}, newError(errdefs.ErrInvalidArgument, "registry mirror %q may have host, port and path only", raw)
 	}
 	return mirrorConf{
 		Location: u.Host + strings.TrimSuffix(u.Path, "/"),

@@ -22,7 +22,7 @@ import (
 func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) error {
 	hex, ok := fullID(imageID)
 	if !ok {
-		return fmt.Errorf("cannot make root filesystem of %s: %q is no image ID: %w", containerID, imageID, errdefs.ErrInvalidArgument)
+		return newError(errdefs.ErrInvalidArgument, "cannot make root filesystem of %s: %q is no image ID", containerID, imageID)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) e
 	case errors.Is(err, storage.ErrImageUnknown):
 		return errNoImage(imageID)
 	case errors.Is(err, storage.ErrDuplicateID):
-		return fmt.Errorf("cannot make root filesystem: container %s has one: %w", containerID, errdefs.ErrAlreadyExists)
+		return newError(errdefs.ErrAlreadyExists, "cannot make root filesystem: container %s has one", containerID)
 	}
 	return fmt.Errorf("cannot make root filesystem of %s: %w", containerID, err)
 }
@@ -269,7 +269,7 @@ func (s *Store) rootfsLayer(containerID string) (*storage.Layer, error) {
 }
 
 func errNoRootfs(containerID string) error {
-	return fmt.Errorf("container %s has no root filesystem in this storage: %w", containerID, errdefs.ErrNotFound)
+	return newError(errdefs.ErrNotFound, "container %s has no root filesystem in this storage", containerID)
 }
 
 // isMounted asks the kernel. With vfs a root filesystem is a plain directory,

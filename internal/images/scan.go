@@ -16,7 +16,7 @@ import (
 
 // badArchive makes a refusal: what is wrong with what the client has sent.
 func badArchive(format string, args ...any) error {
-	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+	return newError(errdefs.ErrInvalidArgument, format, args...)
 }
 
 // layerScan looks through one layer. It refuses entries that would end up

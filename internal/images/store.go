@@ -105,23 +105,23 @@ func (o Options) withDefaults() (Options, error) {
 		o.Driver = "overlay"
 	}
 	if o.Driver != "overlay" && o.Driver != "vfs" {
-		return o, fmt.Errorf("storage driver %q is not known: use overlay or vfs: %w", o.Driver, errdefs.ErrInvalidArgument)
+		return o, newError(errdefs.ErrInvalidArgument, "storage driver %q is not known: use overlay or vfs", o.Driver)
 	}
 	for name, dir := range map[string]string{"graph root": o.GraphRoot, "run root": o.RunRoot, "temporary directory": o.TempDir} {
 		if !filepath.IsAbs(dir) {
-			return o, fmt.Errorf("%s %q of the image store is not an absolute path: %w", name, dir, errdefs.ErrInvalidArgument)
+			return o, newError(errdefs.ErrInvalidArgument, "%s %q of the image store is not an absolute path", name, dir)
 		}
 		// overlay separates its lower directories with colons, and the
 		// names of archives end at one.
 		if strings.ContainsAny(dir, ":,") {
-			return o, fmt.Errorf("%s %q of the image store has a colon or a comma in it, which overlay cannot mount: %w", name, dir, errdefs.ErrInvalidArgument)
+			return o, newError(errdefs.ErrInvalidArgument, "%s %q of the image store has a colon or a comma in it, which overlay cannot mount", name, dir)
 		}
 	}
 	if o.MaxLoadBytes == 0 {
 		o.MaxLoadBytes = DefaultMaxLoadBytes
 	}
 	if o.MaxLoadBytes < 0 {
-		return o, fmt.Errorf("limit of %d bytes on images is negative: %w", o.MaxLoadBytes, errdefs.ErrInvalidArgument)
+		return o, newError(errdefs.ErrInvalidArgument, "limit of %d bytes on images is negative", o.MaxLoadBytes)
 	}
 	if o.MaxDownloads <= 0 {
 		o.MaxDownloads = 3
