@@ -76,12 +76,15 @@ func (c *Config) dockerTOML() string {
 
 // reason is what is wrong, without the place: FromDocker has no lines to offer.
 func (e *Error) reason() string {
-	return strings.TrimPrefix((&Error{Problem: e.Problem, Want: e.Want}).Error(), ": ")
+	return (&Error{Problem: e.Problem, Want: e.Want}).Error()
 }
 
 func unknownToLrd(name string) string {
 	if why, ok := withoutCounterpart[name]; ok {
 		return why
+	}
+	if find(name) != nil {
+		return "Docker has no such key, although lrd has"
 	}
 	return "neither Docker nor lrd has this key" + didYouMean(name, keyNames())
 }

@@ -32,12 +32,29 @@ func syntaxError(data string, err error) *Error {
 	if !errors.As(err, &pe) {
 		return &Error{Origin: Origin{Line: 1}, Problem: err.Error()}
 	}
-	e := &Error{Origin: Origin{Line: max(1, pe.Position.Line)}, Key: pe.LastKey, Problem: pe.Message, Want: "valid TOML, see https://toml.io"}
+	e := &Error{
+		Origin: Origin{Line: max(1, pe.Position.Line)}, Key: pe.LastKey,
+		Problem: strings.TrimSuffix(pe.Message, "."), Want: "valid TOML, see https://toml.io",
+	}
+	if e.Key == "" {
+		e.Key = keyOfLine(data, e.Origin.Line)
+	}
 	if first := firstDefinition(data, e.Key, e.Origin.Line); first > 0 {
 		e.Problem += fmt.Sprintf(" (%s is set in line %d already)", e.Key, first)
 		e.Want = "each key once in a file"
 	}
 	return e
+}
+
+// keyOfLine is the key that a line sets if it is right by itself: the parser does not name a table that is there twice.
+func keyOfLine(data string, line int) string {
+	var prims map[string]toml.Primitive
+	lines := strings.Split(data, "\n")
+	md, err := toml.Decode(lines[min(line, len(lines))-1], &prims)
+	if err != nil || len(md.Keys()) == 0 {
+		return ""
+	}
+	return md.Keys()[0].String()
 }
 
 // firstDefinition is the line above line in which key is defined, or 0.

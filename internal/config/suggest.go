@@ -8,7 +8,11 @@ func didYouMean(wrote string, names []string) string {
 	norm := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }
 	best, least := "", 1+min(3, len(wrote)/3)
 	for _, name := range names {
-		if d := distance(norm(wrote), norm(name)); d < least {
+		d := distance(norm(wrote), norm(name))
+		if len(name) > 2 && strings.HasPrefix(norm(wrote), norm(name)) { // warning for warn, labels-x for labels
+			d = min(d, 1)
+		}
+		if d < least {
 			best, least = name, d
 		}
 	}
