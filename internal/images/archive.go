@@ -27,6 +27,7 @@ type archive struct {
 	dir     string
 	file    *os.File
 	members map[string]member // by cleaned name; the first of a name counts
+	links   map[string]bool   // cleaned names of symbolic links
 }
 
 // member is a regular file of an archive.
@@ -44,7 +45,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader, b *budget) (_ *archive, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot make room for the archive: %w", err)
 	}
-	a := &archive{dir: dir, members: map[string]member{}}
+	a := &archive{dir: dir, members: map[string]member{}, links: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -141,7 +142,7 @@ func (a *archive) scanImages(ctx context.Context, b *budget) error {
 			return nil
 		}
 		if err != nil {
-			if first && errors.Is(err, tar.ErrHeader) {
+			if first && (errors.Is(err, tar.ErrHeader) || a.tiny()) {
 				return badArchive("not an image archive: not a tar archive")
 			}
 			return tarError(err)
@@ -167,6 +168,7 @@ func (a *archive) scanMember(ctx context.Context, h *tar.Header, b *budget) erro
 		if path.IsAbs(h.Linkname) || climbsOut(path.Dir(name), h.Linkname) {
 			return badArchive("symbolic link %q leaves the archive, to %q", h.Name, h.Linkname)
 		}
+		a.links[name] = true
 		return nil
 	default:
 		return badArchive("member %q is neither file nor directory nor symbolic link (type %q)", h.Name, h.Typeflag)
@@ -198,6 +200,19 @@ func (a *archive) open(name string) (*io.SectionReader, bool) {
 		return nil, false
 	}
 	return io.NewSectionReader(a.file, m.offset, m.size), true
+}
+
+// has tells whether there is a file, or a link to one, of that name.
+func (a *archive) has(name string) bool {
+	name = path.Clean(name)
+	_, ok := a.members[name]
+	return ok || a.links[name]
+}
+
+// tiny tells whether the archive is smaller than one tar header.
+func (a *archive) tiny() bool {
+	info, err := a.file.Stat()
+	return err == nil && info.Size() < 512
 }
 
 // read is a member's content, which must be of a size for memory.

@@ -111,8 +111,17 @@ func (a *archive) dockerImages() ([]incoming, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(conf, &dockerspec.DockerOCIImage{}); err != nil {
+		var config dockerspec.DockerOCIImage
+		if err := json.Unmarshal(conf, &config); err != nil {
 			return nil, badArchive("cannot parse member %q: %v", item.Config, err)
+		}
+		if len(item.Layers) != len(config.RootFS.DiffIDs) {
+			return nil, badArchive("image %d of the archive has %d layers, and %d in its configuration", i, len(item.Layers), len(config.RootFS.DiffIDs))
+		}
+		for _, layer := range item.Layers {
+			if !a.has(layer) {
+				return nil, badArchive("archive has no member %q, which is a layer of image %d", layer, i)
+			}
 		}
 		in.id = digest.FromBytes(conf)
 		if in.ref, err = dockerarchive.NewIndexReference(a.path(), i); err != nil {
