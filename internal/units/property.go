@@ -23,7 +23,7 @@ type execCommand struct {
 }
 
 // Exec is a command: name is "ExecStart", "ExecStartPost", "ExecStopPost", …, type a(sasb). With ignoreFailure it is what "-" in front of the path is in a unit file.
-// argv[0] must be an absolute path. Given several times for one name, the commands run one after the other (but "ExecStart" of most service types can be one only).
+// argv[0] is an absolute path or the name of a program that PID 1 finds in its own fixed search path. Given several times for one name, the commands run one after the other (but "ExecStart" of most service types can be one only).
 func Exec(name string, ignoreFailure bool, argv ...string) Property {
 	commands := []execCommand{}
 	if len(argv) > 0 {

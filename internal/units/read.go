@@ -2,13 +2,12 @@ package units
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/godbus/dbus/v5"
 )
 
-// State reads the state of a unit, all of one moment. The error wraps [ErrNotLoaded] if PID 1 does not know it.
+// State reads the state of a unit. The error wraps [ErrNotLoaded] if PID 1 does not know it.
 func (m *Manager) State(ctx context.Context, name string) (State, error) {
 	var s State
 	err := m.repeat(ctx, func(l *link) error {
@@ -17,8 +16,8 @@ func (m *Manager) State(ctx context.Context, name string) (State, error) {
 		if _, err := l.call(ctx, []any{&path}, managerPath, managerIface+".GetUnit", name); err != nil {
 			return err
 		}
-		var err error
-		s, _, err = readAll(ctx, l, name)
+		read, err := readUnits(ctx, l, []string{name})
+		s = read[0].State
 		return err
 	})
 	if err == nil && !s.loaded() {
@@ -28,15 +27,6 @@ func (m *Manager) State(ctx context.Context, name string) (State, error) {
 		return State{}, fmt.Errorf("cannot read the state of unit %s: %w", name, err)
 	}
 	return s, nil
-}
-
-// readAll reads everything about a unit in one call. (An empty interface name stands for all interfaces.)
-func readAll(ctx context.Context, l *link, name string) (State, dbus.Sequence, error) {
-	var props map[string]dbus.Variant
-	seq, err := l.call(ctx, []any{&props}, unitPath(name), propsIface+".GetAll", "")
-	s := State{Name: name}
-	s.merge(props)
-	return s, seq, err
 }
 
 // ServiceProperty reads one property of a service: of its Service interface, or of its Unit interface if the former has none of that name. A unit
@@ -56,7 +46,8 @@ func (m *Manager) ServiceProperty(ctx context.Context, unit, property string) (d
 	return v, nil
 }
 
-// List reads the state of all loaded units whose name matches a glob pattern ("lrd-*.service"), by name.
+// List reads the state of all loaded units whose name matches a glob pattern ("lrd-*.service"), by name. It is two round trips however many there are.
+// With a [Watch] on them, make that first: what List reads is what the Watch compares with after a lost connection.
 func (m *Manager) List(ctx context.Context, pattern string) (map[string]State, error) {
 	var result listing
 	err := m.repeat(ctx, func(l *link) error {
@@ -87,49 +78,111 @@ type listedUnit struct {
 	seq dbus.Sequence // of the reading of this unit
 }
 
-// listEntry is an element of ListUnitsByPatterns' reply.
-type listEntry struct {
-	Name, Description, LoadState, ActiveState, SubState, Followed string
-	Path                                                          dbus.ObjectPath
-	JobID                                                         uint32
-	JobType                                                       string
-	JobPath                                                       dbus.ObjectPath
-}
-
-// list reads all units that match one of the patterns. Two round trips: the list, then all reads at once.
+// list reads all units that match one of the patterns: first their names, then all of them at once.
 func (m *Manager) list(ctx context.Context, l *link, patterns []string) listing {
 	result := listing{units: make(map[string]listedUnit)}
 	if len(patterns) == 0 {
 		return result
 	}
-	var entries []listEntry
+	var entries []struct {
+		Name, Description, LoadState, ActiveState, SubState, Followed string
+		Path                                                          dbus.ObjectPath
+		JobID                                                         uint32
+		JobType                                                       string
+		JobPath                                                       dbus.ObjectPath
+	}
 	result.seq, result.err = l.call(ctx, []any{&entries}, managerPath, managerIface+".ListUnitsByPatterns", []string{}, patterns)
 	if result.err != nil {
 		return result
 	}
-	calls := make([]*dbus.Call, len(entries))
-	for i, e := range entries {
-		calls[i] = l.begin(ctx, e.Path, propsIface+".GetAll", "")
+	names := make([]string, len(entries))
+	for i := range entries {
+		names[i] = entries[i].Name
 	}
-	for i, e := range entries {
-		call := <-calls[i].Done
-		if err := replyError(ctx, call.Err); err != nil {
-			if errors.Is(err, ErrNotLoaded) || isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
-				continue // gone since
-			}
-			result.err = err
-			continue // all calls must be waited for
-		}
-		s := State{Name: e.Name}
-		var props map[string]dbus.Variant
-		if err := dbus.Store(call.Body, &props); err != nil {
-			result.err = err
-			continue
-		}
-		s.merge(props)
-		if s.loaded() {
-			result.units[e.Name] = listedUnit{s, call.ResponseSequence}
+	var read []listedUnit
+	read, result.err = readUnits(ctx, l, names)
+	for _, u := range read {
+		if u.loaded() { // not gone since
+			result.units[u.Name] = u
 		}
 	}
 	return result
+}
+
+// readUnits reads the state of units; the result is in the order of names.
+//
+// Every property is a call of its own, and all calls are sent before the first reply is waited for. That is the fastest way, and the one that keeps PID 1 busy the
+// least: GetAll returns more than 300 properties, and collects memory, processor and network figures for them. For 500 running units on a busy machine
+// with two processors, on systemd 252 and 257: Get 0.12 to 0.35 s and 0.20 to 0.42 s, GetAll of both interfaces 0.22 to 0.40 s and 0.58 to 1.26 s, GetAll of
+// all interfaces at once 0.27 to 0.75 s and 0.99 to 1.62 s.
+func readUnits(ctx context.Context, l *link, names []string) ([]listedUnit, error) {
+	begun := make([]unitRead, len(names))
+	for i, name := range names {
+		begun[i] = beginRead(ctx, l, name)
+	}
+	read := make([]listedUnit, len(names))
+	var failed error
+	for i := range begun {
+		var torn bool
+		var err error
+		read[i], torn, err = begun[i].finish(ctx)
+		if err == nil && torn {
+			read[i], err = readWhole(ctx, l, names[i])
+		}
+		if err != nil {
+			failed = err // all calls are waited for nevertheless: one goroutine of godbus is behind each
+		}
+	}
+	return read, failed
+}
+
+// unitRead is the calls for one unit: SubState, which tells whether anything happened between the first and the last of them, and all fields, of which SubState is
+// the last.
+type unitRead struct {
+	name  string
+	first *dbus.Call
+	calls []*dbus.Call // for fields
+}
+
+func beginRead(ctx context.Context, l *link, name string) unitRead {
+	path := unitPath(name)
+	r := unitRead{name, l.begin(ctx, path, propsIface+".Get", unitIface, "SubState"), make([]*dbus.Call, len(fields))}
+	for i, f := range fields {
+		r.calls[i] = l.begin(ctx, path, propsIface+".Get", f.iface, f.name)
+	}
+	return r
+}
+
+// finish waits for the calls. The reading is torn if the unit changed meanwhile.
+func (r unitRead) finish(ctx context.Context) (u listedUnit, torn bool, err error) {
+	u.Name = r.name
+	get := func(call *dbus.Call) any {
+		<-call.Done
+		var v dbus.Variant
+		if e := replyError(ctx, call.Err); e != nil {
+			// Units that are no services lack properties of services.
+			if !isDBusError(e, "org.freedesktop.DBus.Error.UnknownInterface") && !isDBusError(e, "org.freedesktop.DBus.Error.UnknownProperty") {
+				err = e
+			}
+		} else if e := dbus.Store(call.Body, &v); e != nil {
+			err = e
+		}
+		return v.Value()
+	}
+	before, _ := get(r.first).(string)
+	for i, call := range r.calls {
+		fields[i].set(&u.State, get(call))
+	}
+	// Signals after the first reply are newer than what was read.
+	u.seq = r.first.ResponseSequence
+	return u, before != u.SubState, err
+}
+
+// readWhole reads a unit by one call, which is slower, but of one moment. (An empty interface name stands for all interfaces.)
+func readWhole(ctx context.Context, l *link, name string) (listedUnit, error) {
+	var props map[string]dbus.Variant
+	seq, err := l.call(ctx, []any{&props}, unitPath(name), propsIface+".GetAll", "")
+	u := listedUnit{State{Name: name}, seq}
+	u.merge(props)
+	return u, err
 }

@@ -47,33 +47,31 @@ type field struct {
 	iface, name string
 	// announced says that the property is part of PropertiesChanged (EMITS_CHANGE); the others are known only from reading.
 	announced bool
-	// listed says that ListUnitsByPatterns has it.
-	listed bool
 	// set stores a value; one of another type than expected leaves the field as it is.
 	set func(s *State, v any)
 }
 
-// fields is the one list of what State is made of: merging announcements, reading, and reading for List derive from it.
+// fields is the one list of what State is made of: merging announcements and reading derive from it.
 var fields = []field{
-	{serviceIface, "Result", true, false, func(s *State, v any) { assign(&s.Result, v) }},
-	{serviceIface, "MainPID", true, false, func(s *State, v any) { assign(&s.MainPID, v) }},
-	{serviceIface, "ExecMainPID", true, false, func(s *State, v any) { assign(&s.ExecMainPID, v) }},
-	{serviceIface, "ExecMainCode", true, false, func(s *State, v any) { assign(&s.ExecMainCode, v) }},
-	{serviceIface, "ExecMainStatus", true, false, func(s *State, v any) { assign(&s.ExecMainStatus, v) }},
-	{serviceIface, "ExecMainStartTimestamp", true, false, func(s *State, v any) { assignTime(&s.ExecMainStart, v) }},
-	{serviceIface, "ExecMainExitTimestamp", true, false, func(s *State, v any) { assignTime(&s.ExecMainExit, v) }},
-	{serviceIface, "NRestarts", true, false, func(s *State, v any) { assign(&s.NRestarts, v) }},
-	{serviceIface, "ControlGroup", false, false, func(s *State, v any) { assign(&s.ControlGroup, v) }},
-	{unitIface, "LoadState", false, true, func(s *State, v any) { assign(&s.LoadState, v) }},
-	{unitIface, "Description", false, true, func(s *State, v any) { assign(&s.Description, v) }},
-	{unitIface, "InvocationID", true, false, func(s *State, v any) {
+	{serviceIface, "Result", true, func(s *State, v any) { assign(&s.Result, v) }},
+	{serviceIface, "MainPID", true, func(s *State, v any) { assign(&s.MainPID, v) }},
+	{serviceIface, "ExecMainPID", true, func(s *State, v any) { assign(&s.ExecMainPID, v) }},
+	{serviceIface, "ExecMainCode", true, func(s *State, v any) { assign(&s.ExecMainCode, v) }},
+	{serviceIface, "ExecMainStatus", true, func(s *State, v any) { assign(&s.ExecMainStatus, v) }},
+	{serviceIface, "ExecMainStartTimestamp", true, func(s *State, v any) { assignTime(&s.ExecMainStart, v) }},
+	{serviceIface, "ExecMainExitTimestamp", true, func(s *State, v any) { assignTime(&s.ExecMainExit, v) }},
+	{serviceIface, "NRestarts", true, func(s *State, v any) { assign(&s.NRestarts, v) }},
+	{serviceIface, "ControlGroup", false, func(s *State, v any) { assign(&s.ControlGroup, v) }},
+	{unitIface, "LoadState", false, func(s *State, v any) { assign(&s.LoadState, v) }},
+	{unitIface, "Description", false, func(s *State, v any) { assign(&s.Description, v) }},
+	{unitIface, "InvocationID", true, func(s *State, v any) {
 		if id, ok := v.([]byte); ok {
 			s.InvocationID = hex.EncodeToString(id)
 		}
 	}},
-	{unitIface, "FreezerState", true, false, func(s *State, v any) { assign(&s.FreezerState, v) }},
-	{unitIface, "ActiveState", true, true, func(s *State, v any) { assign(&s.ActiveState, v) }},
-	{unitIface, "SubState", true, true, func(s *State, v any) { assign(&s.SubState, v) }},
+	{unitIface, "FreezerState", true, func(s *State, v any) { assign(&s.FreezerState, v) }},
+	{unitIface, "ActiveState", true, func(s *State, v any) { assign(&s.ActiveState, v) }},
+	{unitIface, "SubState", true, func(s *State, v any) { assign(&s.SubState, v) }},
 }
 
 // merge takes over every property of props that State has; the others, and what props lacks, change nothing.

@@ -21,7 +21,8 @@ type tracked struct {
 	state State
 	// seq is the number of the last signal about it on this connection; 0 if there was none.
 	seq dbus.Sequence
-	// told is what was last delivered; PID 1 announces a unit more often than anything in State changes.
+	// told is what was last delivered; PID 1 announces a unit more often than anything in State changes. While haveTold is false, nothing was, and told is what
+	// List read, if it did.
 	told     State
 	haveTold bool
 }
@@ -127,17 +128,29 @@ func (t *tracker) unitRemoved(sig *dbus.Signal) {
 	}
 }
 
-// tell delivers a unit's state, unless it is the one that was delivered last, or the unit has not been started yet: what is announced of
-// a name that somebody merely mentioned (systemctl status of a unit that is gone) is no news.
+// tell delivers a unit's state if it is news.
 func (t *tracker) tell(u *tracked) {
-	if u.haveTold && u.told == u.state {
-		return
-	}
-	if !u.haveTold && u.state.InvocationID == "" {
+	if u.haveTold && u.told == u.state || u.notStarted() {
 		return
 	}
 	u.told, u.haveTold = u.state, true
 	t.deliver(Change{State: u.state})
+}
+
+// notStarted reports whether the unit's state is one from before its start, which must not be taken for one after its end:
+//
+//   - a name that somebody merely mentioned (systemctl status of a unit that is gone) is announced as an inactive unit that never ran;
+//   - the first announcement of a run has its InvocationID, and of most services its main process too, but still the ActiveState "inactive" of before.
+func (u *tracked) notStarted() bool {
+	s := &u.state
+	if s.InvocationID == "" {
+		return true
+	}
+	if s.ActiveState != "inactive" {
+		return false
+	}
+	newRun := s.InvocationID != u.told.InvocationID
+	return s.MainPID != 0 || newRun && s.ExecMainExit.Equal(u.told.ExecMainExit)
 }
 
 // gone delivers the removal of a unit.
@@ -167,7 +180,7 @@ func (t *tracker) baseline(l listing) {
 			u.fill(read.State)
 			continue
 		}
-		t.units[name] = &tracked{state: read.State}
+		t.units[name] = &tracked{state: read.State, told: read.State}
 	}
 }
 
