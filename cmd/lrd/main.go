@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -88,14 +89,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 		case errors.Is(err, errUsage):
 			return exitUsage
 		default:
-			for line := range strings.SplitSeq(err.Error(), "\n") {
-				fmt.Fprintln(stderr, "lrd: "+line)
-			}
+			complain(stderr, name, err)
 			return exitFailed
 		}
 	}
 	fmt.Fprintf(stderr, "lrd: there is no command %q; lrd help lists them\n", name)
 	return exitUsage
+}
+
+// complain says why a command failed. What the daemon says goes to the journal, as errors; the tools speak to a person.
+func complain(stderr io.Writer, name string, err error) {
+	say := func(line string) { fmt.Fprintln(stderr, "lrd: "+line) }
+	if name == "serve" {
+		log, _ := newLogger(stderr, slog.LevelInfo)
+		say = func(line string) { log.Error(line) }
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		say(line)
+	}
 }
 
 func runHelp(_ context.Context, c *cli) error {
