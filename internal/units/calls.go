@@ -75,12 +75,20 @@ func (m *Manager) Kill(ctx context.Context, name string, who Who, sig syscall.Si
 // Freeze suspends all processes of a unit and returns when they are. Errors: [ErrNotLoaded]; errdefs.ErrFailedPrecondition if it is not active;
 // errdefs.ErrConflict if a job of it is pending; errdefs.ErrNotImplemented without cgroup v2's freezer.
 func (m *Manager) Freeze(ctx context.Context, name string) error {
-	return m.simple(ctx, "freeze", name, "FreezeUnit", name)
+	if err := m.simple(ctx, "freeze", name, "FreezeUnit", name); err != nil {
+		return err
+	}
+	m.do(func(t *tracker) { t.froze(name, "frozen") })
+	return nil
 }
 
 // Thaw is the opposite of Freeze; a unit that is not frozen is fine.
 func (m *Manager) Thaw(ctx context.Context, name string) error {
-	return m.simple(ctx, "thaw", name, "ThawUnit", name)
+	if err := m.simple(ctx, "thaw", name, "ThawUnit", name); err != nil {
+		return err
+	}
+	m.do(func(t *tracker) { t.froze(name, "running") })
+	return nil
 }
 
 // SetProperties changes properties of a loaded unit until the next boot (systemctl set-property --runtime).

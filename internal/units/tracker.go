@@ -153,6 +153,14 @@ func (u *tracked) notStarted() bool {
 	return s.MainPID != 0 || newRun && s.ExecMainExit.Equal(u.told.ExecMainExit)
 }
 
+// froze takes over what Freeze or Thaw achieved. Systemd 252 does not announce it by itself (257 does, which is then no news).
+func (t *tracker) froze(name, state string) {
+	if u := t.units[name]; u != nil && u.state.ActiveState != "inactive" && u.state.ActiveState != "failed" {
+		u.state.FreezerState = state
+		t.tell(u)
+	}
+}
+
 // gone delivers the removal of a unit.
 func (t *tracker) gone(u *tracked) {
 	delete(t.units, u.state.Name)
@@ -196,7 +204,8 @@ func (t *tracker) resync(l listing) {
 			t.tell(u)
 		case u.seq > read.seq: // a signal came after it was read
 			u.fill(read.State)
-		case u.state != read.State:
+		case u.haveTold || u.state != read.State:
+			// Also if only half of an announcement came, and the state is thus known but not told.
 			u.state = read.State
 			t.tell(u)
 		}
