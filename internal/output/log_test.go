@@ -155,5 +155,3 @@ func TestReaderWaits(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, string(c.Data), "x")
 }
-
-func child(string) int { return 1 }
