@@ -1,0 +1,534 @@
+package networks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+// inside marks the test binary's second self, which runs in namespaces of its
+// own: these tests make bridges and rules and must never make them on the
+// machine's own network.
+const inside = "LRD_TEST_OWN_NETNS"
+
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 || os.Getenv(inside) != "" {
+		os.Exit(m.Run())
+	}
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Env = append(os.Environ(), inside+"=1")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
+	err := self.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "cannot run the tests in a network namespace, tests that need one are skipped:", err)
+		os.Exit(m.Run())
+	}
+}
+
+const (
+	hostAddress    = "198.51.100.1"
+	outsideAddress = "198.51.100.2"
+	idA            = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	idB            = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+)
+
+// world is a host, which is the test's own network namespace, and a machine
+// outside of it.
+type world struct {
+	t       *testing.T
+	m       *Manager
+	options Options
+	outside string // path of its namespace
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if os.Getenv(inside) == "" {
+		t.Skip("SKIPPED: needs root, to make network namespaces")
+	}
+	for _, program := range []string{"nft", "ip"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: needs %s", program)
+		}
+	}
+	w := &world{t: t, outside: filepath.Join(t.TempDir(), "outside")}
+	assert.NilError(t, makeNetNS(w.outside))
+	ip(t, "link", "set", "lo", "up")
+	ip(t, "link", "add", "out0", "type", "veth", "peer", "name", "world0")
+	t.Cleanup(func() {
+		ip(t, "link", "del", "out0")
+		assert.Check(t, removeNetNS(w.outside))
+	})
+	ip(t, "address", "add", hostAddress+"/24", "dev", "out0")
+	ip(t, "link", "set", "out0", "up")
+	ns, err := netns.GetFromPath(w.outside)
+	assert.NilError(t, err)
+	defer ns.Close()
+	peer, err := netlink.LinkByName("world0")
+	assert.NilError(t, err)
+	assert.NilError(t, netlink.LinkSetNsFd(peer, int(ns)))
+	w.inNS(w.outside, func() {
+		ip(t, "address", "add", outsideAddress+"/24", "dev", "world0")
+		ip(t, "link", "set", "world0", "up")
+		// A neighbour that routes the containers' subnet by way of the host.
+		ip(t, "route", "add", "172.30.0.0/16", "via", hostAddress)
+	})
+	w.options = Options{RunDir: filepath.Join(t.TempDir(), "netns")}
+	w.open()
+	t.Cleanup(func() {
+		for _, e := range w.m.live() {
+			assert.Check(t, w.m.Detach(context.Background(), e.ContainerID))
+		}
+		assert.Check(t, removeLink(w.m.bridge))
+		_, err := runProgram(context.Background(), "flush ruleset\n", "nft", "-f", "-")
+		assert.Check(t, err)
+	})
+	return w
+}
+
+// open is a start of the daemon.
+func (w *world) open() {
+	w.t.Helper()
+	m, err := Open(w.t.Context(), w.options)
+	assert.NilError(w.t, err)
+	w.m = m
+}
+
+func (w *world) attach(id string, ports ...PortBinding) Endpoint {
+	w.t.Helper()
+	e, err := w.m.Attach(w.t.Context(), Request{ContainerID: id, Ports: ports})
+	assert.NilError(w.t, err)
+	return e
+}
+
+// inNS runs f on a thread in a network namespace; "" is the host's.
+func (w *world) inNS(path string, f func()) {
+	w.t.Helper()
+	if path == "" {
+		f()
+		return
+	}
+	done := make(chan error, 1)
+	go onThreadOfItsOwn(func() {
+		ns, err := netns.GetFromPath(path)
+		if err == nil {
+			err = netns.Set(ns)
+			ns.Close()
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	})
+	assert.NilError(w.t, <-done)
+}
+
+// serve answers every tcp connection and udp datagram at a port of a namespace
+// with a name, and echoes lines after it; the tcp answer begins with who
+// asked.
+func (w *world) serve(path, name string, port int) {
+	w.t.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	var err error
+	w.inNS(path, func() {
+		l, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		if err == nil {
+			p, err = net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
+		}
+	})
+	assert.NilError(w.t, err)
+	var served sync.WaitGroup
+	w.t.Cleanup(func() { l.Close(); p.Close(); served.Wait() })
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer c.Close()
+				from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "%s %s\n", name, from)
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	served.Go(func() {
+		buf := make([]byte, 512)
+		for {
+			_, from, err := p.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo([]byte(name+" "+strings.Split(from.String(), ":")[0]+"\n"), from)
+		}
+	})
+}
+
+// ask connects from a namespace and gives the first line of the answer.
+func (w *world) ask(path, proto, address string) (string, error) {
+	c, err := w.dial(path, proto, address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := c.Write([]byte("?")); err != nil {
+		return "", err
+	}
+	return readLine(c)
+}
+
+func (w *world) dial(path, proto, address string) (c net.Conn, err error) {
+	w.inNS(path, func() { c, err = net.DialTimeout(proto+"4", address, 700*time.Millisecond) })
+	return c, err
+}
+
+func readLine(c net.Conn) (string, error) {
+	buf := make([]byte, 256)
+	n, err := c.Read(buf)
+	line, _, _ := strings.Cut(string(buf[:n]), "\n")
+	return line, err
+}
+
+func (w *world) reaches(from, proto, address, want string) {
+	w.t.Helper()
+	got, err := w.ask(from, proto, address)
+	assert.Check(w.t, err, "%s %s", proto, address)
+	assert.Check(w.t, cmp.Contains(got, want), "%s %s", proto, address)
+}
+
+func (w *world) fails(from, proto, address string) {
+	w.t.Helper()
+	got, err := w.ask(from, proto, address)
+	assert.Check(w.t, err != nil, "%s %s answered %q", proto, address, got)
+}
+
+// ip runs ip(8) in the calling thread's network namespace.
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	assert.Check(t, err, "ip %s: %s", strings.Join(args, " "), out)
+}
+
+func tcp(hostPort, containerPort uint16) PortBinding {
+	return PortBinding{Proto: "tcp", HostPort: hostPort, ContainerPort: containerPort}
+}
+
+func TestPublishedPortIsReachedFromEverywhere(t *testing.T) {
+	w := newWorld(t)
+	udp := tcp(8080, 80)
+	udp.Proto = "udp"
+	a := w.attach(idA, tcp(8080, 80), udp)
+	b := w.attach(idB)
+	w.serve(a.NetNS, "A", 80)
+	for _, proto := range []string{"tcp", "udp"} {
+		w.reaches(w.outside, proto, hostAddress+":8080", "A "+outsideAddress)
+		w.reaches("", proto, hostAddress+":8080", "A")
+		w.reaches("", proto, "127.0.0.1:8080", "A "+w.m.Gateway().String())
+		w.reaches("", proto, w.m.Gateway().String()+":8080", "A")
+		w.reaches(b.NetNS, proto, hostAddress+":8080", "A")
+		w.reaches(a.NetNS, proto, hostAddress+":8080", "A")
+		w.reaches(b.NetNS, proto, a.IP.String()+":80", "A "+b.IP.String())
+	}
+}
+
+func TestContainerReachesTheWorldMasqueraded(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA)
+	w.serve(w.outside, "world", 7)
+	w.reaches(a.NetNS, "tcp", outsideAddress+":7", "world "+hostAddress)
+	w.reaches(a.NetNS, "udp", outsideAddress+":7", "world "+hostAddress)
+}
+
+func TestWhatIsNotPublishedIsNotReachedFromOutside(t *testing.T) {
+	w := newWorld(t)
+	local := tcp(8081, 80)
+	local.HostIP = netip.MustParseAddr("127.0.0.1")
+	a := w.attach(idA, tcp(8080, 80), local)
+	w.serve(a.NetNS, "A", 80)
+	w.serve(a.NetNS, "A", 81)
+	w.serve("", "host", 9)
+	w.fails(w.outside, "tcp", a.IP.String()+":81")
+	// Not even a published one, by the container's own address: a binding to
+	// one address of the host would otherwise protect nothing.
+	w.fails(w.outside, "tcp", a.IP.String()+":80")
+	w.fails(w.outside, "tcp", hostAddress+":8081")
+	w.reaches("", "tcp", "127.0.0.1:8081", "A")
+	w.reaches("", "tcp", a.IP.String()+":81", "A")
+
+	// route_localnet must not open the host's 127.0.0.1 to containers.
+	w.inNS(a.NetNS, func() {
+		ip(t, "address", "del", "127.0.0.1/8", "dev", "lo")
+		ip(t, "route", "add", "127.0.0.1/32", "via", a.Gateway.String(), "src", a.IP.String(), "onlink", "dev", "eth0")
+		assert.Check(t, os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0))
+	})
+	w.fails(a.NetNS, "tcp", "127.0.0.1:9")
+	// It is the rule that stops it, not a mistake of this test.
+	_, err := runProgram(t.Context(), "flush chain inet lrd guard\n", "nft", "-f", "-")
+	assert.NilError(t, err)
+	w.reaches(a.NetNS, "tcp", "127.0.0.1:9", "host")
+}
+
+func TestReapplyKeepsConnections(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA, tcp(8080, 80))
+	w.serve(a.NetNS, "A", 80)
+	conns := []net.Conn{}
+	for from, address := range map[string]string{w.outside: hostAddress, "": "127.0.0.1"} {
+		c, err := w.dial(from, "tcp", address+":8080")
+		assert.NilError(t, err)
+		defer c.Close()
+		_, err = readLine(c)
+		assert.NilError(t, err)
+		conns = append(conns, c)
+	}
+	alive := func() {
+		t.Helper()
+		for _, c := range conns {
+			_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+			_, err := c.Write([]byte("again\n"))
+			assert.NilError(t, err)
+			line, err := readLine(c)
+			assert.NilError(t, err)
+			assert.Equal(t, line, "again")
+		}
+	}
+	assert.NilError(t, w.m.Reapply(t.Context()))
+	alive()
+	w.attach(idB, tcp(8090, 80))
+	alive()
+
+	// What a restart of nftables.service does.
+	_, err := runProgram(t.Context(), "flush ruleset\n", "nft", "-f", "-")
+	assert.NilError(t, err)
+	w.fails(w.outside, "tcp", hostAddress+":8080")
+	assert.NilError(t, w.m.Reapply(t.Context()))
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
+}
+
+func TestDetachLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA, tcp(8080, 80))
+	assert.NilError(t, w.m.Detach(t.Context(), idA))
+	assert.NilError(t, w.m.Detach(t.Context(), idA), "a second time")
+	_, err := os.Stat(a.NetNS)
+	assert.Check(t, os.IsNotExist(err))
+	_, err = netlink.LinkByName(a.HostLink)
+	assert.Check(t, err != nil)
+	rules, err := runProgram(t.Context(), "", "nft", "list", "table", "inet", "lrd")
+	assert.NilError(t, err)
+	assert.Check(t, !strings.Contains(string(rules), "8080"))
+	// The port is free, the address is not given again at once.
+	again := w.attach(idA, tcp(8080, 80))
+	assert.Check(t, again.IP != a.IP)
+}
+
+func TestAttachUnwindsAndClearsLeftovers(t *testing.T) {
+	w := newWorld(t)
+	// A daemon that was killed between two steps left these.
+	path := netNSPath(w.options.RunDir, idA)
+	assert.NilError(t, makeNetNS(path))
+	ip(t, "link", "add", hostLink(idA), "type", "veth", "peer", "name", "left0")
+	a := w.attach(idA, tcp(8080, 80))
+	_, err := w.m.Attach(t.Context(), Request{ContainerID: idA})
+	assert.Check(t, errdefs.IsConflict(err), "%v", err)
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8081, 80), tcp(8080, 80)}})
+	assert.Check(t, errdefs.IsConflict(err))
+	assert.ErrorContains(t, err, "Bind for 0.0.0.0:8080 failed: port is already allocated")
+
+	l, err := net.Listen("tcp4", "127.0.0.1:8082")
+	assert.NilError(t, err)
+	defer l.Close()
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8081, 80), tcp(8082, 80)}})
+	assert.Check(t, errdefs.IsConflict(err))
+	assert.ErrorContains(t, err, "address already in use")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = w.m.Attach(ctx, Request{ContainerID: idB})
+	assert.Check(t, errors.Is(err, context.Canceled), "%v", err)
+	_, known := w.m.Endpoint(idB)
+	assert.Check(t, !known)
+	assert.Check(t, !isNetNS(netNSPath(w.options.RunDir, idB)))
+	w.serve(a.NetNS, "A", 80)
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
+}
+
+func TestIsolatedHasLoopbackAlone(t *testing.T) {
+	w := newWorld(t)
+	e, err := w.m.Attach(t.Context(), Request{ContainerID: idA, Isolated: true})
+	assert.NilError(t, err)
+	w.serve(e.NetNS, "A", 80)
+	w.reaches(e.NetNS, "tcp", "127.0.0.1:80", "A")
+	w.fails(e.NetNS, "tcp", hostAddress+":80")
+	w.open()
+	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{e}))
+}
+
+func TestRestoreAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA, tcp(8080, 80), tcp(0, 81))
+	w.serve(a.NetNS, "A", 80)
+	c, err := w.dial(w.outside, "tcp", hostAddress+":8080")
+	assert.NilError(t, err)
+	defer c.Close()
+
+	w.open()
+	// Between Open and Restore the rules know of nobody: short, and connections
+	// that are up do not notice.
+	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{a}))
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	_, err = readLine(c)
+	assert.NilError(t, err)
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8080, 80)}})
+	assert.Check(t, errdefs.IsConflict(err))
+	b := w.attach(idB)
+	assert.Check(t, b.IP != a.IP)
+}
+
+func TestRestoreWithALostBridge(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA, tcp(8080, 80))
+	w.serve(a.NetNS, "A", 80)
+	assert.NilError(t, removeLink(w.m.bridge))
+	w.fails(w.outside, "tcp", hostAddress+":8080")
+	w.open()
+	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{a}))
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
+	w.reaches("", "tcp", "127.0.0.1:8080", "A")
+}
+
+func TestRestoreWithALostEndpoint(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.attach(idA), w.attach(idB)
+	assert.NilError(t, removeNetNS(a.NetNS))
+	assert.NilError(t, removeLink(b.HostLink))
+	w.open()
+	err := w.m.Restore(t.Context(), []Endpoint{a, b})
+	var verdict *RestoreError
+	assert.Assert(t, errors.As(err, &verdict))
+	for _, id := range []string{idA, idB} {
+		var gone *EndpointGoneError
+		assert.Check(t, errors.As(verdict.Endpoints[id], &gone), "%v", verdict.Endpoints[id])
+		_, known := w.m.Endpoint(id)
+		assert.Check(t, known, "its address must stay taken")
+	}
+}
+
+func TestRestoreWithAChangedBip(t *testing.T) {
+	w := newWorld(t)
+	a := w.attach(idA, tcp(8080, 80))
+	w.serve(a.NetNS, "A", 80)
+	w.serve(w.outside, "world", 7)
+	old := w.m.bip
+
+	w.options.Bip = netip.MustParsePrefix("10.77.0.1/24")
+	w.open()
+	err := w.m.Restore(t.Context(), []Endpoint{a})
+	var verdict *RestoreError
+	assert.Assert(t, errors.As(err, &verdict))
+	var changed *BridgeChangedError
+	assert.Assert(t, errors.As(verdict.Endpoints[idA], &changed))
+	assert.Equal(t, changed.Had, old)
+	assert.Equal(t, changed.Have, w.options.Bip)
+	assert.Check(t, errdefs.IsFailedPrecondition(err))
+
+	// The old container and a new one both work, and with each other.
+	b := w.attach(idB, tcp(8090, 80))
+	w.serve(b.NetNS, "B", 80)
+	assert.Check(t, w.options.Bip.Contains(b.IP))
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
+	w.reaches(w.outside, "tcp", hostAddress+":8090", "B")
+	w.reaches("", "tcp", "127.0.0.1:8080", "A")
+	w.reaches(a.NetNS, "tcp", hostAddress+":8090", "B")
+	w.reaches(a.NetNS, "tcp", outsideAddress+":7", "world "+hostAddress)
+
+	// With its last container the old address goes, and nobody else's does.
+	ip(t, "address", "add", "192.0.2.77/24", "dev", w.m.bridge)
+	assert.NilError(t, w.m.Detach(t.Context(), idA))
+	link, err := bridgeLink(w.m.bridge)
+	assert.NilError(t, err)
+	have, err := addresses(link)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Len(have, 2))
+	w.reaches(w.outside, "tcp", hostAddress+":8090", "B")
+}
+
+func TestOpenRefusesALinkThatIsNoBridge(t *testing.T) {
+	w := newWorld(t)
+	ip(t, "link", "add", "dumb0", "type", "veth", "peer", "name", "dumb1")
+	t.Cleanup(func() { ip(t, "link", "del", "dumb0") })
+	o := w.options
+	o.Bridge = "dumb0"
+	_, err := Open(t.Context(), o)
+	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	assert.ErrorContains(t, err, "is not a bridge but a veth")
+}
+
+func TestWarnings(t *testing.T) {
+	w := newWorld(t)
+	assert.Check(t, cmp.Len(w.m.Warnings(), 0))
+	_, err := runProgram(t.Context(), "table inet firewall {\n chain onward {\n type filter hook forward priority 0; policy drop;\n }\n}\n", "nft", "-f", "-")
+	assert.NilError(t, err)
+	ip(t, "route", "add", "172.30.7.0/24", "dev", "out0")
+	assert.NilError(t, w.m.Reapply(t.Context()))
+	warnings := strings.Join(w.m.Warnings(), "\n")
+	assert.Check(t, cmp.Contains(warnings, "inet firewall onward drops forwarded packets"))
+	assert.Check(t, cmp.Contains(warnings, "overlaps the host's route to 172.30.7.0/24"))
+}
+
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	const n = 24
+	endpoints := make([]Endpoint, n)
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			id := fmt.Sprintf("%012x%052x", i, i)
+			endpoints[i], errs[i] = w.m.Attach(t.Context(), Request{ContainerID: id, Ports: []PortBinding{tcp(0, 80)}})
+		})
+	}
+	all.Wait()
+	seen := map[string]bool{}
+	for i, e := range endpoints {
+		assert.NilError(t, errs[i])
+		for _, key := range []string{e.IP.String(), fmt.Sprint(e.Ports[0].HostPort), e.MAC} {
+			assert.Check(t, !seen[key], "%s was given twice", key)
+			seen[key] = true
+		}
+	}
+	last := endpoints[n-1]
+	w.serve(last.NetNS, "last", 80)
+	w.reaches(w.outside, "tcp", fmt.Sprintf("%s:%d", hostAddress, last.Ports[0].HostPort), "last")
+	for _, e := range endpoints {
+		all.Go(func() { assert.Check(t, w.m.Detach(context.Background(), e.ContainerID)) })
+	}
+	all.Wait()
+}
