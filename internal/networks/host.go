@@ -92,23 +92,23 @@ func bindProbe(proto string, at netip.AddrPort) error {
 }
 
 // forgetFlows makes the kernel forget what conntrack knows about an endpoint's
-// address and published udp ports. A udp client that goes on sending would
-// otherwise be sent to the old place for ever. The rules are right either way,
-// so a failure is only told.
+// published udp ports. A udp client that goes on sending would otherwise be
+// sent to the old place for ever; tcp ends and begins anew. The rules are right
+// either way, so a failure is only told.
 func (m *Manager) forgetFlows(e Endpoint) {
-	filters := []netlink.CustomConntrackFilter{}
-	byAddress := &netlink.ConntrackFilter{}
-	if byAddress.AddIP(netlink.ConntrackReplySrcIP, e.IP.AsSlice()) == nil {
-		filters = append(filters, byAddress)
-	}
+	var filters []netlink.CustomConntrackFilter
 	for _, p := range e.Ports {
 		if p.Proto != "udp" {
 			continue
 		}
-		byPort := &netlink.ConntrackFilter{}
-		if errors.Join(byPort.AddProtocol(unix.IPPROTO_UDP), byPort.AddPort(netlink.ConntrackOrigDstPort, p.HostPort)) == nil {
-			filters = append(filters, byPort)
+		f := &netlink.ConntrackFilter{}
+		if errors.Join(f.AddProtocol(unix.IPPROTO_UDP), f.AddPort(netlink.ConntrackOrigDstPort, p.HostPort)) == nil {
+			filters = append(filters, f)
 		}
+	}
+	// Looking for them reads the whole table, which is large on a busy host.
+	if len(filters) == 0 {
+		return
 	}
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, filters...); err != nil {
 		m.log.Debug("cannot clear tracked connections", "container", e.ContainerID, "error", err)

@@ -348,6 +348,30 @@ func TestDetachLeavesNothing(t *testing.T) {
 	assert.Check(t, again.IP != a.IP)
 }
 
+func TestUDPClientFollowsThePort(t *testing.T) {
+	w := newWorld(t)
+	udp := PortBinding{Proto: "udp", HostPort: 8080, ContainerPort: 80}
+	a := w.attach(idA, udp)
+	w.serve(a.NetNS, "A", 80)
+	c, err := w.dial(w.outside, "udp", hostAddress+":8080")
+	assert.NilError(t, err)
+	defer c.Close()
+	talk := func(want string) {
+		t.Helper()
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_, err := c.Write([]byte("?"))
+		assert.NilError(t, err)
+		line, err := readLine(c)
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Contains(line, want))
+	}
+	talk("A")
+	assert.NilError(t, w.m.Detach(t.Context(), idA))
+	b := w.attach(idB, udp)
+	w.serve(b.NetNS, "B", 80)
+	talk("B")
+}
+
 func TestAttachUnwindsAndClearsLeftovers(t *testing.T) {
 	w := newWorld(t)
 	// A daemon that was killed between two steps left these.

@@ -1,0 +1,282 @@
+package networks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/golden"
+)
+
+func TestIPAMGivesEachAddressOnce(t *testing.T) {
+	a := newIPAM(netip.MustParsePrefix("10.0.0.2/29"))
+	given := map[netip.Addr]bool{}
+	for range 5 {
+		addr, err := a.allocate("x")
+		assert.NilError(t, err)
+		assert.Check(t, !given[addr] && addr != netip.MustParseAddr("10.0.0.2"), "%s", addr)
+		given[addr] = true
+	}
+	_, err := a.allocate("x")
+	assert.Check(t, errdefs.IsResourceExhausted(err), "%v", err)
+	a.release(netip.MustParseAddr("10.0.0.4"), "somebody else")
+	_, err = a.allocate("x")
+	assert.Check(t, err != nil, "an address was released by who did not own it")
+	a.release(netip.MustParseAddr("10.0.0.4"), "x")
+	addr, err := a.allocate("y")
+	assert.NilError(t, err)
+	assert.Equal(t, addr.String(), "10.0.0.4")
+	assert.Check(t, errdefs.IsConflict(a.reserve(addr, "z")))
+	assert.NilError(t, a.reserve(addr, "y"))
+}
+
+func TestIPAMGoesAround(t *testing.T) {
+	a := newIPAM(netip.MustParsePrefix("172.30.0.1/16"))
+	first, err := a.allocate("x")
+	assert.NilError(t, err)
+	assert.Equal(t, first.String(), "172.30.0.2")
+	a.release(first, "x")
+	second, err := a.allocate("x")
+	assert.NilError(t, err)
+	assert.Equal(t, second.String(), "172.30.0.3")
+	assert.Equal(t, macOf(second).String(), "02:42:ac:1e:00:03")
+}
+
+func TestCheckBip(t *testing.T) {
+	for bip, ok := range map[string]bool{
+		DefaultBip: true, "10.0.0.1/8": true, "192.168.1.254/24": true, "10.1.1.1/30": true,
+		"10.0.0.0/24": false, "10.0.0.255/24": false, "10.0.0.1/31": false, "10.0.0.1/7": false,
+		"127.0.0.1/8": false, "224.0.0.1/24": false, "fd00::1/64": false,
+	} {
+		err := checkBip(netip.MustParsePrefix(bip))
+		assert.Check(t, cmp.Equal(err == nil, ok), "%s: %v", bip, err)
+		assert.Check(t, ok || errdefs.IsInvalidArgument(err))
+	}
+	assert.Check(t, checkBip(netip.Prefix{}) != nil)
+}
+
+func TestCheckBridgeName(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"lrd0": true, "br-a_b.1": true, "": false, ".": false, "..": false,
+		"sixteen-letters0": false, `a"b`: false, "a b": false, "a/b": false, "a;b": false,
+	} {
+		assert.Check(t, cmp.Equal(checkBridgeName(name) == nil, ok), name)
+	}
+}
+
+func on(address string, hostPort uint16) PortBinding {
+	b := PortBinding{Proto: "tcp", HostPort: hostPort, ContainerPort: 80}
+	if address != "" {
+		b.HostIP = netip.MustParseAddr(address)
+	}
+	return b
+}
+
+func TestPortsConflict(t *testing.T) {
+	for _, tc := range []struct {
+		first, second PortBinding
+		conflict      bool
+	}{
+		{on("", 80), on("", 80), true},
+		{on("", 80), on("127.0.0.1", 80), true},
+		{on("127.0.0.1", 80), on("0.0.0.0", 80), true},
+		{on("127.0.0.1", 80), on("127.0.0.1", 80), true},
+		{on("::ffff:127.0.0.1", 80), on("127.0.0.1", 80), true},
+		{on("127.0.0.1", 80), on("10.0.0.1", 80), false},
+		{on("", 80), on("", 81), false},
+		{on("", 80), PortBinding{Proto: "udp", HostPort: 80, ContainerPort: 80}, false},
+	} {
+		table := newPortTable(1, 2, nil)
+		given, err := table.allocate("a", []PortBinding{tc.first})
+		assert.NilError(t, err)
+		_, err = table.allocate("b", []PortBinding{tc.second})
+		assert.Check(t, cmp.Equal(errdefs.IsConflict(err), tc.conflict), "%v %v: %v", tc.first, tc.second, err)
+		table.release("b", given)
+		assert.Check(t, table.conflict(given[0]), "released by who did not own it")
+		table.release("a", given)
+		assert.Check(t, !table.conflict(given[0]))
+	}
+}
+
+func TestPortsAllOrNone(t *testing.T) {
+	table := newPortTable(1, 2, nil)
+	_, err := table.allocate("a", []PortBinding{on("", 80), on("", 80)})
+	assert.ErrorContains(t, err, "Bind for 0.0.0.0:80 failed: port is already allocated")
+	assert.Check(t, cmp.Len(table.used, 0))
+}
+
+func TestPortsChosenFreely(t *testing.T) {
+	busy := map[uint16]bool{40001: true}
+	table := newPortTable(40000, 40003, func(_ string, at netip.AddrPort) error {
+		if busy[at.Port()] {
+			return syscall.EADDRINUSE
+		}
+		return nil
+	})
+	seen := map[uint16]bool{}
+	for range 3 {
+		given, err := table.allocate("a", []PortBinding{on("", 0)})
+		assert.NilError(t, err)
+		p := given[0].HostPort
+		assert.Check(t, !seen[p] && !busy[p] && p >= 40000 && p <= 40003, "%d", p)
+		seen[p] = true
+	}
+	_, err := table.allocate("a", []PortBinding{on("", 0)})
+	assert.Check(t, errdefs.IsConflict(err))
+
+	ranged := on("", 40001)
+	ranged.HostPortEnd = 40010
+	given, err := table.allocate("a", []PortBinding{ranged})
+	assert.NilError(t, err)
+	assert.Equal(t, given[0].HostPort, uint16(40004))
+	assert.Equal(t, given[0].HostPortEnd, uint16(0))
+
+	_, err = table.allocate("a", []PortBinding{on("", 40001)})
+	assert.Error(t, err, "failed to bind host port 0.0.0.0:40001/tcp: address already in use")
+}
+
+func TestPortsToTheLast(t *testing.T) {
+	table := newPortTable(65535, 65535, nil)
+	given, err := table.allocate("a", []PortBinding{on("", 0)})
+	assert.NilError(t, err)
+	assert.Equal(t, given[0].HostPort, uint16(65535))
+}
+
+func TestPortsReserved(t *testing.T) {
+	table := newPortTable(1, 2, func(string, netip.AddrPort) error { return errors.New("must not be probed") })
+	kept, lost := table.reserve("a", []PortBinding{on("", 80), on("::1", 81)})
+	assert.Check(t, cmp.Len(kept, 1))
+	assert.Check(t, cmp.Len(lost, 1))
+	_, lost = table.reserve("b", []PortBinding{on("127.0.0.1", 80)})
+	assert.Check(t, cmp.Len(lost, 1))
+}
+
+func TestParsePortBindings(t *testing.T) {
+	port := network.MustParsePort
+	bindings := network.PortMap{
+		port("80/tcp"):  {{HostPort: "8080"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: "8081"}},
+		port("53/udp"):  {{HostPort: "5300-5310"}},
+		port("22/tcp"):  {{}},
+		port("443/tcp"): nil,
+	}
+	exposed := network.PortSet{port("443/tcp"): {}, port("80/tcp"): {}, port("9/tcp"): {}}
+	for _, tc := range []struct {
+		all  bool
+		want string
+	}{
+		{false, "0.0.0.0:0->22/tcp 0.0.0.0:5300->53/udp 0.0.0.0:8080->80/tcp 127.0.0.1:8081->80/tcp"},
+		{true, "0.0.0.0:0->9/tcp 0.0.0.0:0->22/tcp 0.0.0.0:5300->53/udp 0.0.0.0:8080->80/tcp 127.0.0.1:8081->80/tcp 0.0.0.0:0->443/tcp"},
+	} {
+		got, err := ParsePortBindings(bindings, exposed, tc.all)
+		assert.NilError(t, err)
+		var words []string
+		for _, b := range got {
+			words = append(words, b.String())
+		}
+		assert.Equal(t, strings.Join(words, " "), tc.want)
+	}
+	for want, m := range map[string]network.PortMap{
+		`invalid port specification: "x"`:         {port("80/tcp"): {{HostPort: "x"}}},
+		`invalid port specification: "90-80"`:     {port("80/tcp"): {{HostPort: "90-80"}}},
+		`invalid port specification: "70000"`:     {port("80/tcp"): {{HostPort: "70000"}}},
+		"IPv6 addresses is not supported":         {port("80/tcp"): {{HostIP: netip.MustParseAddr("::1")}}},
+		"only tcp and udp ports can be published": {port("80/sctp"): {{}}},
+		`invalid port specification: "0/tcp"`:     {port("0/tcp"): {{}}},
+	} {
+		_, err := ParsePortBindings(m, nil, false)
+		assert.Check(t, cmp.ErrorContains(err, want))
+		assert.Check(t, errdefs.IsInvalidArgument(err) || errdefs.IsNotImplemented(err))
+	}
+}
+
+func TestRuleset(t *testing.T) {
+	a, b := netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("10.9.0.3")
+	r := rules{
+		bridge:  "lrd0",
+		subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/16"), netip.MustParsePrefix("10.9.0.1/24")},
+		published: []publishedPort{
+			{on("", 8080), a},
+			{PortBinding{Proto: "udp", HostPort: 53, ContainerPort: 5353}, b},
+			{on("127.0.0.1", 8081), a},
+		},
+	}
+	golden.Assert(t, r.script(), "published.nft")
+	r.published[0], r.published[1] = r.published[1], r.published[0]
+	golden.Assert(t, r.script(), "published.nft")
+	golden.Assert(t, rules{bridge: "lrd0", subnets: r.subnets[:1]}.script(), "empty.nft")
+}
+
+func TestEndpointSurvivesJSON(t *testing.T) {
+	e := Endpoint{
+		ContainerID: strings.Repeat("a", 64), NetNS: "/run/x", IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16,
+		Gateway: netip.MustParseAddr("172.30.0.1"), MAC: "02:42:ac:1e:00:02", Bridge: "lrd0", HostLink: "lrdaaaaaaaaaaaa",
+		Ports: []PortBinding{on("0.0.0.0", 80)},
+	}
+	for _, want := range []Endpoint{e, {ContainerID: e.ContainerID, NetNS: e.NetNS}} {
+		data, err := json.Marshal(want)
+		assert.NilError(t, err)
+		var got Endpoint
+		assert.NilError(t, json.Unmarshal(data, &got))
+		assert.Check(t, cmp.Equal(fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)))
+	}
+	for _, damaged := range []Endpoint{
+		{ContainerID: "../../etc", NetNS: "/"},
+		{ContainerID: e.ContainerID, IP: netip.MustParseAddr("fd00::1"), Gateway: e.Gateway, PrefixLen: 16},
+		{ContainerID: e.ContainerID, IP: e.IP, PrefixLen: 16},
+		{ContainerID: e.ContainerID, IP: e.IP, Gateway: e.Gateway, PrefixLen: 40},
+	} {
+		assert.Check(t, errdefs.IsInvalidArgument(checkEndpoint(damaged)), "%+v", damaged)
+	}
+}
+
+// fakeIptables plays a host where iptables drops what it forwards.
+type fakeIptables struct {
+	listed string
+	ran    []string
+	err    error
+}
+
+func (f *fakeIptables) run(_ context.Context, _, name string, args ...string) ([]byte, error) {
+	line := name + " " + strings.Join(args, " ")
+	switch {
+	case line == "nft -j list chains":
+		return os.ReadFile("testdata/chains.json")
+	case line == "iptables -w -S FORWARD":
+		return []byte(f.listed), f.err
+	}
+	f.ran = append(f.ran, line)
+	return nil, f.err
+}
+
+func TestForwardPolicyOfOthers(t *testing.T) {
+	const in, out = "iptables -w -I FORWARD -i lrd0 -j ACCEPT", "iptables -w -I FORWARD -o lrd0 -j ACCEPT"
+	for _, tc := range []struct {
+		name    string
+		fake    fakeIptables
+		ran     []string
+		advised bool
+	}{
+		{name: "drop", fake: fakeIptables{listed: "-P FORWARD DROP\n"}, ran: []string{in, out}},
+		{name: "half", fake: fakeIptables{listed: "-P FORWARD DROP\n-A FORWARD -i lrd0 -j ACCEPT\n"}, ran: []string{out}},
+		{name: "done", fake: fakeIptables{listed: "-P FORWARD DROP\n-A FORWARD -i lrd0 -j ACCEPT\n-A FORWARD -o lrd0 -j ACCEPT\n"}},
+		{name: "no iptables", fake: fakeIptables{err: errors.New("not found")}, advised: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := &Manager{bridge: "lrd0", run: tc.fake.run, log: discard()}
+			warnings := strings.Join(m.checkForward(t.Context()), "\n")
+			assert.Check(t, cmp.DeepEqual(tc.fake.ran, tc.ran))
+			assert.Check(t, cmp.Contains(warnings, "inet firewall fwd drops forwarded packets"))
+			assert.Check(t, cmp.Equal(strings.Contains(warnings, "iptables -I FORWARD"), tc.advised))
+		})
+	}
+}
