@@ -39,6 +39,8 @@ func main() {
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	// exitConfig is EX_CONFIG of sysexits.h: `systemctl status` shows it as status=78/CONFIG.
+	exitConfig = 78
 )
 
 // errUsage is for a command line that makes no sense. What is wrong has been said already.
@@ -90,6 +92,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return exitUsage
 		default:
 			complain(stderr, name, err)
+			if wrong := config.Errors(nil); name == "serve" && errors.As(err, &wrong) {
+				return exitConfig
+			}
 			return exitFailed
 		}
 	}
@@ -122,6 +127,7 @@ func runHelp(_ context.Context, c *cli) error {
 func (c *cli) flagSet(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet("lrd "+name, flag.ContinueOnError)
 	fs.SetOutput(c.stderr)
+	fs.Usage = func() {} // parse prints the flags, to somebody who asks; after a mistake they would only bury its line
 	return fs
 }
 
@@ -129,6 +135,7 @@ func (c *cli) flagSet(name string) *flag.FlagSet {
 func (c *cli) parse(fs *flag.FlagSet) error {
 	switch err := fs.Parse(c.args); {
 	case errors.Is(err, flag.ErrHelp):
+		c.printFlags(fs)
 		return err
 	case err != nil:
 		return errUsage
@@ -139,10 +146,38 @@ func (c *cli) parse(fs *flag.FlagSet) error {
 	return nil
 }
 
+// printFlags is the answer to --help: the subcommand's own flags, and then the keys if it takes them.
+func (c *cli) printFlags(fs *flag.FlagSet) {
+	fmt.Fprintf(c.stdout, "Usage: %s [FLAGS]\n\n", fs.Name())
+	keys := map[string]bool{}
+	for _, k := range config.Keys() {
+		for _, name := range append(k.Aliases, k.Name) {
+			keys[name] = fs.Lookup(k.Name) != nil
+		}
+	}
+	fs.VisitAll(func(f *flag.Flag) {
+		if !keys[f.Name] {
+			value, usage := flag.UnquoteUsage(f)
+			fmt.Fprintf(c.stdout, "  --%s %s\n      %s\n", f.Name, value, usage)
+		}
+	})
+	if !keys["debug"] {
+		return
+	}
+	fmt.Fprintf(c.stdout, "\nThe keys of %s:\n\n", config.DefaultFile)
+	for _, k := range config.Keys() {
+		names := "--" + k.Name
+		for _, a := range k.Aliases {
+			names += ", " + strings.Repeat("-", min(2, len(a))) + a
+		}
+		fmt.Fprintf(c.stdout, "  %s (%s, default %s)\n      %s\n", names, k.Type(), k.Default(), k.Doc)
+	}
+}
+
 // sourceFlags adds --config and a flag for each key. Call the function that it returns after parsing.
 func sourceFlags(fs *flag.FlagSet) func() config.Sources {
 	file := fs.String("config", "", "read `FILE` and FILE.d/*.toml instead of "+config.DefaultFile)
-	fs.StringVar(file, "config-file", "", "the same as --config")
+	fs.StringVar(file, "config-file", "", "the same as --config `FILE`")
 	given := config.AddFlags(fs)
 	return func() config.Sources {
 		src := config.SourcesFor(*file)

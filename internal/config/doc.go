@@ -8,6 +8,9 @@
 // of `lrd config`, the difference between two configurations and docs/configuration.md all derive from it.
 // An Origin says where a value in force comes from: a line of a file, a flag, or the default.
 //
+// To add a key: a field in [Config], a row in the table (keys.go), a kind of value (kinds.go, values.go) if none fits, and
+// `go test ./internal/config -run Reference -update`.
+//
 // # Layers
 //
 //	defaults                      the table of keys
