@@ -247,7 +247,7 @@ func (a *archive) readJSON(name string, into any) error {
 // regular files are written, each under a name that the scan has let through,
 // by way of an os.Root that the names cannot leave either.
 func (a *archive) extract(ctx context.Context) (string, error) {
-	dir := filepath.Join(a.dir, "layout")
+	dir := a.layout()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", fmt.Errorf("cannot unpack the archive: %w", err)
 	}

@@ -68,14 +68,19 @@ func configDigest(ctx context.Context, ref types.ImageReference, sys *types.Syst
 		return "", err
 	}
 	defer img.Close() //nolint:errcheck // it is only read
-	info := img.ConfigInfo()
-	if info.Digest == "" {
-		return "", fmt.Errorf("image has no configuration (Docker's manifest schema 1 is not supported)")
+	return imageID(img)
+}
+
+// imageID is the ID of an image: its configuration's digest.
+func imageID(img types.Image) (digest.Digest, error) {
+	id := img.ConfigInfo().Digest
+	if id == "" {
+		return "", badArchive("image has no configuration (Docker's manifest schema 1 is not supported)")
 	}
-	if err := info.Digest.Validate(); err != nil || info.Digest.Algorithm() != digest.SHA256 {
-		return "", fmt.Errorf("image has a configuration with the digest %q, which is no SHA-256", info.Digest)
+	if err := id.Validate(); err != nil || id.Algorithm() != digest.SHA256 {
+		return "", badArchive("image has a configuration with the digest %q, which is no SHA-256", id)
 	}
-	return info.Digest, nil
+	return id, nil
 }
 
 // loadReport tells of layers as `docker load` does. The configuration is not

@@ -69,7 +69,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader, progress Progress) (err e
 	if err != nil {
 		return err
 	}
-	return s.bringIn(ctx, list, progress)
+	return s.bringIn(ctx, list, progress, func(in incoming) error { return s.name(in, progress) })
 }
 
 // images lists an archive's images. `docker save` of today writes both kinds of
@@ -190,8 +190,9 @@ func otherPlatform(entries []ocispec.Descriptor, i int) bool {
 	})
 }
 
-// bringIn stores images and names them: all, or none.
-func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress) (err error) {
+// bringIn stores images and names them: all, or none. name is called for each
+// when all are stored.
+func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress, name func(incoming) error) (err error) {
 	s.gate.enter()
 	var made []digest.Digest
 	defer func() {
@@ -219,7 +220,7 @@ func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress)
 		}
 	}
 	for _, in := range list {
-		if err := s.name(in, progress); err != nil {
+		if err := name(in); err != nil {
 			return err
 		}
 	}

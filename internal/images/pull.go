@@ -1,0 +1,259 @@
+package images
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/docker/distribution/registry/api/errcode"
+	registryv2 "github.com/docker/distribution/registry/api/v2"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
+)
+
+// PullOptions says how to pull.
+type PullOptions struct {
+	// Platform is the one wanted; nil means this machine's.
+	Platform *ocispec.Platform
+	// Auth is what the client has sent in X-Registry-Auth; nil means none.
+	Auth *registry.AuthConfig
+}
+
+// Pull fetches the image that ref names (by tag, "latest" if it has none, or by
+// digest) from its registry, or from a mirror. Errors: errdefs.ErrNotFound when
+// the registry does not have it or wants a login, errdefs.ErrInvalidArgument
+// for a name that is none and for an image that is refused (the package's
+// comment).
+func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Progress) (err error) {
+	named, err := parseName(ref)
+	if err != nil {
+		return err
+	}
+	source, err := docker.NewReference(named)
+	if err != nil {
+		return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q: %w", ref, err)
+	}
+	sys := s.pullContext(named, o)
+	progress.send(jsonstream.Message{Status: "Pulling from " + reference.Path(reference.TrimNamed(named)), ID: tagOrDigest(named)})
+	g, err := openGuarded(ctx, source, sys, &budget{limit: s.opts.MaxLoadBytes})
+	if err != nil {
+		return pullError(ctx, named, err)
+	}
+	defer func() { err = errors.Join(err, g.shut()) }()
+	head, err := describe(ctx, g, sys)
+	if err != nil {
+		return pullError(ctx, named, err)
+	}
+	if err := head.suits(named, o.Platform); err != nil {
+		return err
+	}
+	return s.pullGuarded(ctx, g, head, named, sys, progress)
+}
+
+// pullGuarded stores and names what a registry has.
+func (s *Store) pullGuarded(ctx context.Context, g *guardedSource, head pulled, named reference.Named, sys *types.SystemContext, progress Progress) (err error) {
+	s.gate.enter()
+	defer func() {
+		if cerr := s.gate.leave(err != nil); cerr != nil {
+			s.log.Warn("cannot delete the layers of an image that was not pulled", "error", cerr)
+		}
+	}()
+	had, known := s.storage.Image(named.String())
+	report := &pullReport{progress: progress, config: head.id}
+	if err := s.copyIn(ctx, copyRequest{src: g, sys: sys, id: head.id, report: report.event}); err != nil {
+		return pullError(ctx, named, err)
+	}
+	report.finish()
+	pinned, err := reference.WithDigest(reference.TrimNamed(named), head.manifest)
+	if err != nil {
+		return fmt.Errorf("cannot name image %s: %w", head.id, err)
+	}
+	for _, name := range []reference.Named{pinned, named} {
+		if _, err := s.giveName(head.id, name); err != nil {
+			return err
+		}
+	}
+	progress.send(jsonstream.Message{Status: "Digest: " + head.manifest.String()})
+	status := "Status: Downloaded newer image for "
+	if known == nil && had.ID == head.id.Encoded() {
+		status = "Status: Image is up to date for "
+	}
+	progress.send(jsonstream.Message{Status: status + reference.FamiliarString(named)})
+	return nil
+}
+
+// pullContext is the context of calls that reach a registry.
+func (s *Store) pullContext(named reference.Named, o PullOptions) *types.SystemContext {
+	sys := s.systemContext()
+	if p := o.Platform; p != nil {
+		sys.OSChoice, sys.ArchitectureChoice, sys.VariantChoice = p.OS, p.Architecture, p.Variant
+	}
+	if s.insecureRegistry(named) {
+		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	}
+	if a := o.Auth; a != nil {
+		sys.DockerAuthConfig = &types.DockerAuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken}
+		sys.DockerBearerRegistryToken = a.RegistryToken
+		if a.Username == "" && a.Auth != "" {
+			if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
+				sys.DockerAuthConfig.Username, sys.DockerAuthConfig.Password, _ = strings.Cut(string(raw), ":")
+			}
+		}
+	}
+	return sys
+}
+
+// pulled is what is known of an image before its layers are fetched.
+type pulled struct {
+	manifest digest.Digest // of what the reference names, a list of platforms maybe
+	id       digest.Digest
+	platform ocispec.Platform
+}
+
+// describe reads manifest and configuration.
+func describe(ctx context.Context, g *guardedSource, sys *types.SystemContext) (pulled, error) {
+	src := g.asSource()
+	raw, _, err := src.GetManifest(ctx, nil)
+	if err != nil {
+		return pulled{}, err
+	}
+	var p pulled
+	if p.manifest, err = manifest.Digest(raw); err != nil {
+		return pulled{}, err
+	}
+	img, err := g.NewImage(ctx, sys)
+	if err != nil {
+		return pulled{}, err
+	}
+	defer img.Close() //nolint:errcheck // closes nothing, see sourceView
+	if p.id, err = imageID(img); err != nil {
+		return pulled{}, err
+	}
+	config, err := img.OCIConfig(ctx)
+	if err != nil {
+		return pulled{}, badArchive("image has a configuration that does not parse: %v", err)
+	}
+	p.platform = config.Platform
+	g.setConfig(p.id)
+	return p, nil
+}
+
+// suits refuses an image of one platform where another one was asked for. A
+// registry that has several has chosen already.
+func (p pulled) suits(named reference.Named, want *ocispec.Platform) error {
+	if want == nil || p.platform.Architecture == "" {
+		return nil
+	}
+	if (want.OS == "" || want.OS == p.platform.OS) && (want.Architecture == "" || want.Architecture == p.platform.Architecture) {
+		return nil
+	}
+	return newError(errdefs.ErrNotFound, "image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s/%s)",
+		reference.FamiliarString(named), p.platform.OS, p.platform.Architecture, want.OS, want.Architecture)
+}
+
+// tagOrDigest is what follows the repository's name.
+func tagOrDigest(named reference.Named) string {
+	switch n := named.(type) {
+	case reference.Digested:
+		return n.Digest().String()
+	case reference.Tagged:
+		return n.Tag()
+	}
+	return ""
+}
+
+// pullError is what a client is told of a pull that failed, in Docker's words
+// where it has some.
+func pullError(ctx context.Context, named reference.Named, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errdefs.IsInvalidArgument(err) {
+		return err
+	}
+	name := reference.FamiliarString(named)
+	code := registryCode(err)
+	_, unauthorized := errors.AsType[docker.ErrUnauthorizedForCredentials](err)
+	switch {
+	case unauthorized, code == errcode.ErrorCodeUnauthorized, code == errcode.ErrorCodeDenied:
+		return newError(errdefs.ErrNotFound, "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(named), err)
+	case code == registryv2.ErrorCodeManifestUnknown, code == registryv2.ErrorCodeNameUnknown:
+		return newError(errdefs.ErrNotFound, "manifest for %s not found: %w", name, err)
+	}
+	if status, ok := errors.AsType[docker.UnexpectedHTTPStatusError](err); ok && status.StatusCode == 404 {
+		return newError(errdefs.ErrNotFound, "manifest for %s not found: %w", name, err)
+	}
+	return fmt.Errorf("cannot pull %s: %w", name, err)
+}
+
+// registryCode is the registry's own code for what went wrong.
+func registryCode(err error) errcode.ErrorCode {
+	if e, ok := errors.AsType[errcode.Error](err); ok {
+		return e.Code
+	}
+	if c, ok := errors.AsType[errcode.ErrorCode](err); ok {
+		return c
+	}
+	if list, ok := errors.AsType[errcode.Errors](err); ok {
+		for _, e := range list {
+			if coded, ok := e.(errcode.ErrorCoder); ok {
+				return coded.ErrorCode()
+			}
+		}
+	}
+	return errcode.ErrorCodeUnknown
+}
+
+// pullReport tells of layers as `docker pull` draws them. Events come from one
+// goroutine; finish is called when they have ended.
+type pullReport struct {
+	progress Progress
+	config   digest.Digest // not told of
+
+	mu     sync.Mutex // guards layers
+	layers []string   // that were downloaded, in order of appearance
+}
+
+// event tells of one event. The image library says "new" when a download
+// begins, and "skipped" of layers that are here.
+func (r *pullReport) event(e types.ProgressProperties) {
+	d := e.Artifact.Digest
+	if d == r.config || d == "" {
+		return
+	}
+	m := jsonstream.Message{ID: shortDigest(d)}
+	switch e.Event {
+	case types.ProgressEventNewArtifact:
+		m.Status = "Pulling fs layer"
+		r.mu.Lock()
+		r.layers = append(r.layers, m.ID)
+		r.mu.Unlock()
+	case types.ProgressEventRead:
+		m.Status = "Downloading"
+		m.Progress = &jsonstream.Progress{Current: int64(e.Offset), Total: max(e.Artifact.Size, 0)}
+	case types.ProgressEventDone:
+		m.Status = "Download complete"
+	case types.ProgressEventSkipped:
+		m.Status = "Already exists"
+	}
+	r.progress.send(m)
+}
+
+// finish tells that the layers are unpacked.
+func (r *pullReport) finish() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range r.layers {
+		r.progress.send(jsonstream.Message{ID: id, Status: "Pull complete"})
+	}
+}
