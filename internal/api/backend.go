@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	eventtypes "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lrd/internal/config"
+	"lrd/internal/containers"
+	"lrd/internal/events"
+	"lrd/internal/output"
+)
+
+// Errors of every interface here carry a kind of github.com/containerd/errdefs and a sentence for a person.
+
+// ContainerChanges are what a client can do to a container. ref is a name, an ID or a unique beginning of one.
+type ContainerChanges interface {
+	Create(ctx context.Context, req containers.CreateRequest) (container.CreateResponse, error)
+	Start(ctx context.Context, ref string) error
+	Stop(ctx context.Context, ref string, o containers.StopOptions) error
+	Restart(ctx context.Context, ref string, o containers.StopOptions) error
+	Kill(ctx context.Context, ref, signal string) error
+	Pause(ctx context.Context, ref string) error
+	Unpause(ctx context.Context, ref string) error
+	Rename(ctx context.Context, ref, name string) error
+	Remove(ctx context.Context, ref string, o containers.RemoveOptions) error
+}
+
+// ContainerViews are what a client can see of containers.
+type ContainerViews interface {
+	Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
+	List(ctx context.Context, o containers.ListOptions) ([]container.Summary, error)
+	Top(ctx context.Context, ref string, psArgs []string) (container.TopResponse, error)
+	Counts() containers.Counts
+}
+
+// ContainerStreams are what a client can follow. ctx bounds the stream.
+type ContainerStreams interface {
+	Attach(ctx context.Context, ref string, o containers.AttachOptions) (*containers.Attachment, error)
+	Logs(ctx context.Context, ref string, o output.LinesOptions) (lines containers.OutputReader, tty bool, err error)
+	Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error)
+	Resize(ctx context.Context, ref string, height, width uint16) error
+}
+
+// Containers is containers.Manager.
+type Containers interface {
+	ContainerChanges
+	ContainerViews
+	ContainerStreams
+}
+
+// Progress is told how a long operation goes on; its messages are sent to the client as they come.
+type Progress func(jsonstream.Message)
+
+// ImageSources bring images in.
+type ImageSources interface {
+	// Load reads an archive of `docker save` or an OCI layout in a tar, compressed or not.
+	Load(ctx context.Context, r io.Reader, progress Progress) error
+	// Import makes an image of a tar of a root filesystem and returns its ID. ref may be empty. changes are Dockerfile instructions.
+	Import(ctx context.Context, r io.Reader, o ImportOptions) (id string, err error)
+	// Pull fetches ref, a name with tag or digest.
+	Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
+	// Login tries the credentials at their registry.
+	Login(ctx context.Context, auth registry.AuthConfig) error
+}
+
+// ImportOptions describe an imported image.
+type ImportOptions struct {
+	Ref      string // name with tag; may be empty
+	Message  string // comment in its history
+	Changes  []string
+	Platform *ocispec.Platform // nil: this machine's
+}
+
+// ImageStore is what is there. Who uses an image is known to it.
+type ImageStore interface {
+	List(ctx context.Context, all bool, filters containers.Filters) ([]image.Summary, error)
+	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
+	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
+	Tag(ctx context.Context, ref, target string) error
+	Remove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
+	// Driver names the storage driver, Status is what `docker info` shows of it.
+	Driver() string
+	Status() ([][2]string, error)
+}
+
+// Images are all there is about images.
+type Images interface {
+	ImageSources
+	ImageStore
+}
+
+// Volumes are named and anonymous volumes. Who uses one is known to it.
+type Volumes interface {
+	List(ctx context.Context, filters containers.Filters) ([]volume.Volume, error)
+	Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
+	Inspect(ctx context.Context, name string) (volume.Volume, error)
+	Remove(ctx context.Context, name string, force bool) error
+	Prune(ctx context.Context, filters containers.Filters) (volume.PruneReport, error)
+}
+
+// Networks are the networks that a container can be in.
+type Networks interface {
+	List(ctx context.Context, filters containers.Filters) ([]network.Inspect, error)
+	Inspect(ctx context.Context, ref string) (network.Inspect, error)
+}
+
+// Events is events.Hub.
+type Events interface {
+	Publish(m eventtypes.Message)
+	Subscribe(since, until time.Time, match func(eventtypes.Message) bool) *events.Subscription
+	Subscribers() int
+}
+
+// Build says what this program is, for /version and /info.
+type Build struct {
+	Version   string // of lrd, as "0.1.0"
+	GitCommit string
+	Time      string // RFC 3339
+	// Components are what lrd works with, as crun and systemd, with their versions.
+	Components []system.ComponentVersion
+}
+
+// Options are what a [Server] is made of. All fields but Log are needed.
+type Options struct {
+	Containers Containers
+	Images     Images
+	Volumes    Volumes
+	Networks   Networks
+	Events     Events
+	// Config returns the configuration in force; a request asks once.
+	Config func() *config.Config
+	// Reload serves POST /lrd/reload.
+	Reload http.Handler
+	Build  Build
+	Log    *slog.Logger
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/pkg/authconfig"
+	eventtypes "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
+)
+
+func (s *Server) imageList(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	f := q.filters("before", "dangling", "label", "reference", "since", "until")
+	q.check(f, "dangling", isBool)
+	all := q.flag("all")
+	oldImageFilter(r.version, q, f)
+	if q.err != nil {
+		return q.err
+	}
+	list, err := s.Images.List(r.Context(), all, f)
+	if err != nil {
+		return err
+	}
+	body, err := imageSummariesFor(r.version, list)
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, http.StatusOK, body)
+}
+
+func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
+	img, err := s.Images.Inspect(r.Context(), r.vars["name"])
+	if err != nil {
+		return err
+	}
+	body, err := imageInspectFor(r.version, img)
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, http.StatusOK, body)
+}
+
+func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {
+	items, err := s.Images.History(r.Context(), r.vars["name"])
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, http.StatusOK, notNil(items))
+}
+
+func (s *Server) imageTag(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	if q.err != nil {
+		return q.err
+	}
+	target, err := referenceOf("repo", q.text("repo"), q.text("tag"))
+	if err != nil {
+		return err
+	}
+	if target == "" {
+		return invalid("invalid value for repo: it must not be empty")
+	}
+	if err := s.Images.Tag(r.Context(), r.vars["name"], target); err != nil {
+		return err
+	}
+	s.imageEvent(eventtypes.ActionTag, r.vars["name"], target)
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	force, noPrune := q.flag("force"), q.flag("noprune")
+	if q.err != nil {
+		return q.err
+	}
+	removed, err := s.Images.Remove(r.Context(), r.vars["name"], force, !noPrune)
+	if err != nil {
+		return err
+	}
+	for _, d := range removed {
+		if d.Untagged != "" {
+			s.imageEvent(eventtypes.ActionUnTag, d.Untagged, d.Untagged)
+		}
+		if d.Deleted != "" {
+			s.imageEvent(eventtypes.ActionDelete, d.Deleted, d.Deleted)
+		}
+	}
+	return answerJSON(w, http.StatusOK, notNil(removed))
+}
+
+func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	quiet := q.flag("quiet")
+	if q.err != nil {
+		return q.err
+	}
+	p := newProgressWriter(w)
+	err := s.Images.Load(r.Context(), r.Body, func(m jsonstream.Message) {
+		if quiet && m.Progress != nil {
+			return
+		}
+		p.send(m)
+	})
+	if err == nil {
+		s.imageEvent(eventtypes.ActionLoad, "", "")
+	}
+	return p.finish(err)
+}
+
+// imageCreate is a pull with fromImage and an import with fromSrc.
+func (s *Server) imageCreate(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	switch {
+	case q.err != nil:
+		return q.err
+	case q.text("fromImage") != "":
+		return s.pull(w, r, q)
+	case q.text("fromSrc") != "":
+		return s.importImage(w, r, q)
+	}
+	return invalid("invalid query: fromImage (a pull) or fromSrc (an import) is needed")
+}
+
+func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
+	// `docker pull -a` of old clients ends the name with a colon.
+	ref, err := referenceOf("fromImage", strings.TrimSuffix(q.text("fromImage"), ":"), q.text("tag"))
+	if err != nil {
+		return err
+	}
+	platform := q.platform("platform")
+	if q.err != nil {
+		return q.err
+	}
+	// As with dockerd, credentials that cannot be read are none: most pulls need none.
+	auth, err := authconfig.Decode(r.Header.Get(registry.AuthHeader))
+	if err != nil {
+		auth = &registry.AuthConfig{}
+	}
+	p := newProgressWriter(w)
+	err = s.Images.Pull(r.Context(), ref, platform, *auth, p.send)
+	if err == nil {
+		s.imageEvent(eventtypes.ActionPull, ref, ref)
+	}
+	return p.finish(err)
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error {
+	if src := q.text("fromSrc"); src != "-" {
+		return notImplemented("lrd does not fetch what it imports: download it and pipe it into docker import -")
+	}
+	ref, err := referenceOf("repo", q.text("repo"), q.text("tag"))
+	if err != nil {
+		return err
+	}
+	o := ImportOptions{Ref: ref, Message: q.text("message"), Changes: q.values["changes"], Platform: q.platform("platform")}
+	if q.err != nil {
+		return q.err
+	}
+	if o.Message == "" {
+		o.Message = "Imported from -"
+	}
+	p := newProgressWriter(w)
+	id, err := s.Images.Import(r.Context(), r.Body, o)
+	if err == nil {
+		s.imageEvent(eventtypes.ActionImport, id, ref)
+		p.send(jsonstream.Message{Status: id})
+	}
+	return p.finish(err)
+}
+
+// referenceOf joins a name and a tag or digest, and gives it in Docker's familiar form. An empty name is the empty reference. field is named when it is malformed.
+func referenceOf(field, name, tag string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", invalid("invalid value for %s: %v", field, err)
+	}
+	if tag != "" {
+		if d, err := digest.Parse(tag); err == nil {
+			ref, err = reference.WithDigest(reference.TrimNamed(ref), d)
+			if err != nil {
+				return "", invalid("invalid value for tag: %v", err)
+			}
+		} else if ref, err = reference.WithTag(reference.TrimNamed(ref), tag); err != nil {
+			return "", invalid("invalid value for tag: %v", err)
+		}
+	}
+	return reference.FamiliarString(reference.TagNameOnly(ref)), nil
+}
+
+func (s *Server) imageEvent(action eventtypes.Action, id, name string) {
+	m := eventtypes.Message{Type: eventtypes.ImageEventType, Action: action, Actor: eventtypes.Actor{ID: id, Attributes: map[string]string{}}}
+	if name != "" {
+		m.Actor.Attributes["name"] = name
+	}
+	s.Events.Publish(m)
+}
+
+// notNil makes an absent list the empty one: clients expect [], not null.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

@@ -1,0 +1,73 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/moby/moby/api/types/jsonstream"
+)
+
+// answerJSON sends v. Characters of HTML stay as they are, as with dockerd.
+func answerJSON(w http.ResponseWriter, code int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func noContent(w http.ResponseWriter) error {
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// progressWriter sends the messages of a long operation as they come. The status code is decided by the first: an operation that fails before it is an
+// ordinary error, one that fails later says so in the stream.
+type progressWriter struct {
+	w       http.ResponseWriter
+	flush   func() error
+	started bool
+}
+
+func newProgressWriter(w http.ResponseWriter) *progressWriter {
+	return &progressWriter{w: w, flush: http.NewResponseController(w).Flush}
+}
+
+// progressMessage has the field "error" too: clients older than API 1.24's read only that.
+type progressMessage struct {
+	jsonstream.Message
+	ErrorText string `json:"error,omitempty"`
+}
+
+func (p *progressWriter) send(m jsonstream.Message) {
+	if !p.started {
+		p.started = true
+		p.w.Header().Set("Content-Type", "application/json")
+		p.w.WriteHeader(http.StatusOK)
+	}
+	out := progressMessage{Message: m}
+	if m.Error != nil {
+		out.ErrorText = m.Error.Message
+	}
+	line, err := json.Marshal(out)
+	if err != nil {
+		return
+	}
+	// A client that is gone ends the operation through its context.
+	_, _ = p.w.Write(append(line, '\r', '\n'))
+	_ = p.flush()
+}
+
+// finish ends the answer: what it returns is for the ordinary way of errors.
+func (p *progressWriter) finish(err error) error {
+	switch {
+	case err != nil && !p.started:
+		return err
+	case err != nil:
+		p.send(jsonstream.Message{Error: &jsonstream.Error{Code: statusOf(err), Message: err.Error()}})
+	case !p.started:
+		p.w.Header().Set("Content-Type", "application/json")
+		p.w.WriteHeader(http.StatusOK)
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package api
+
+import "net/http"
+
+// kind says how long a request lives; see the package's comment.
+type kind int
+
+const (
+	query  kind = iota // ends with its client
+	change             // runs to its end
+	stream             // ends with its client and when the daemon leaves
+)
+
+// route is a row of the table. In a pattern {name} stands for one segment of the path and {name...} for one or more, as image names need.
+type route struct {
+	method  string
+	pattern string
+	kind    kind
+	handle  func(*Server, http.ResponseWriter, *request) error
+}
+
+const (
+	get  = http.MethodGet
+	head = http.MethodHead
+	post = http.MethodPost
+	put  = http.MethodPut
+	del  = http.MethodDelete
+)
+
+// routes is the API. Of two rows that fit, the first counts.
+var routes = []route{
+	// System
+	{head, "/_ping", query, (*Server).ping},
+	{get, "/_ping", query, (*Server).ping},
+	{get, "/version", query, (*Server).version},
+	{get, "/info", query, (*Server).info},
+	{get, "/events", stream, (*Server).eventStream},
+	{get, "/system/df", query, (*Server).diskUsage},
+	{post, "/auth", query, (*Server).login},
+	{post, "/lrd/reload", query, (*Server).reload},
+
+	// Containers
+	{get, "/containers/json", query, (*Server).containerList},
+	{post, "/containers/create", change, (*Server).containerCreate},
+	{get, "/containers/{ref}/json", query, (*Server).containerInspect},
+	{get, "/containers/{ref}/top", query, (*Server).containerTop},
+	{get, "/containers/{ref}/logs", stream, (*Server).containerLogs},
+	{post, "/containers/{ref}/start", change, (*Server).containerStart},
+	{post, "/containers/{ref}/stop", change, (*Server).containerStop},
+	{post, "/containers/{ref}/restart", change, (*Server).containerRestart},
+	{post, "/containers/{ref}/kill", change, (*Server).containerKill},
+	{post, "/containers/{ref}/pause", change, (*Server).containerPause},
+	{post, "/containers/{ref}/unpause", change, (*Server).containerUnpause},
+	{post, "/containers/{ref}/rename", change, (*Server).containerRename},
+	{post, "/containers/{ref}/resize", query, (*Server).containerResize},
+	{post, "/containers/{ref}/attach", stream, (*Server).containerAttach},
+	{post, "/containers/{ref}/wait", stream, (*Server).containerWait},
+	{del, "/containers/{ref}", change, (*Server).containerRemove},
+	{get, "/containers/{ref}/attach/ws", query, missing("lrd does not attach over websockets: use POST /containers/{id}/attach")},
+	{get, "/containers/{ref}/stats", query, missing("lrd does not serve container statistics yet: use systemd-cgtop, or systemctl status of the container's unit")},
+	{get, "/containers/{ref}/changes", query, missing("lrd does not compare a container with its image yet")},
+	{get, "/containers/{ref}/export", query, missing("lrd does not export containers yet")},
+	{post, "/containers/{ref}/update", query, missing("lrd does not change a container's limits through the API yet: use systemctl set-property on the container's unit")},
+	{head, "/containers/{ref}/archive", query, missing(noCopy)},
+	{get, "/containers/{ref}/archive", query, missing(noCopy)},
+	{put, "/containers/{ref}/archive", query, missing(noCopy)},
+	{post, "/containers/prune", query, missing("lrd does not prune containers yet: use docker rm")},
+
+	// Exec
+	{post, "/containers/{ref}/exec", query, missing(noExec)},
+	{post, "/exec/{id}/start", query, missing(noExec)},
+	{post, "/exec/{id}/resize", query, missing(noExec)},
+	{get, "/exec/{id}/json", query, missing(noExec)},
+
+	// Images
+	{get, "/images/json", query, (*Server).imageList},
+	{post, "/images/create", stream, (*Server).imageCreate},
+	{post, "/images/load", stream, (*Server).imageLoad},
+	{get, "/images/search", query, missing("lrd does not search registries")},
+	{get, "/images/get", query, missing(noSave)},
+	{post, "/images/prune", query, missing("lrd does not prune images yet: use docker rmi")},
+	{get, "/images/{name...}/json", query, (*Server).imageInspect},
+	{get, "/images/{name...}/history", query, (*Server).imageHistory},
+	{post, "/images/{name...}/tag", change, (*Server).imageTag},
+	{get, "/images/{name...}/get", query, missing(noSave)},
+	{get, "/images/{name...}/attestations", query, missing("lrd does not keep attestations of images")},
+	{post, "/images/{name...}/push", query, missing("lrd does not push images yet: use skopeo copy")},
+	{del, "/images/{name...}", change, (*Server).imageRemove},
+	{get, "/distribution/{name...}/json", query, missing("lrd does not inspect images at a registry yet: use skopeo inspect")},
+	{post, "/build", query, missing(noBuild)},
+	{post, "/build/prune", query, missing(noBuild)},
+	{post, "/build/cancel", query, missing(noBuild)},
+	{post, "/session", query, missing(noBuild)},
+	{post, "/grpc", query, missing(noBuild)},
+	{post, "/commit", query, missing("lrd does not make images of containers")},
+
+	// Volumes
+	{get, "/volumes", query, (*Server).volumeList},
+	{post, "/volumes/create", change, (*Server).volumeCreate},
+	{post, "/volumes/prune", change, (*Server).volumePrune},
+	{get, "/volumes/{name}", query, (*Server).volumeInspect},
+	{del, "/volumes/{name}", change, (*Server).volumeRemove},
+	{put, "/volumes/{name}", query, notAManager},
+
+	// Networks
+	{get, "/networks", query, (*Server).networkList},
+	{post, "/networks/create", query, missing(noNetworks)},
+	{post, "/networks/prune", query, (*Server).networkPrune},
+	{get, "/networks/{ref}", query, (*Server).networkInspect},
+	{post, "/networks/{ref}/connect", query, missing(noNetworks)},
+	{post, "/networks/{ref}/disconnect", query, missing(noNetworks)},
+	{del, "/networks/{ref}", query, (*Server).networkRemove},
+
+	// Plugins: there are none, and none can be added.
+	{get, "/plugins", query, (*Server).pluginList},
+	{get, "/plugins/privileges", query, missing(noPlugins)},
+	{post, "/plugins/{rest...}", query, missing(noPlugins)},
+
+	// Swarm
+	{post, "/swarm/init", query, (*Server).swarmBegin},
+	{post, "/swarm/join", query, (*Server).swarmBegin},
+	{post, "/swarm/leave", query, notInASwarm},
+	{get, "/swarm", query, notAManager},
+	{get, "/swarm/unlockkey", query, notAManager},
+	{post, "/swarm/update", query, notAManager},
+	{post, "/swarm/unlock", query, notInASwarm},
+	{get, "/nodes", query, notAManager},
+	{get, "/nodes/{rest...}", query, notAManager},
+	{post, "/nodes/{rest...}", query, notAManager},
+	{del, "/nodes/{rest...}", query, notAManager},
+	{get, "/services", query, notAManager},
+	{get, "/services/{rest...}", query, notAManager},
+	{post, "/services/{rest...}", query, notAManager},
+	{del, "/services/{rest...}", query, notAManager},
+	{get, "/tasks", query, notAManager},
+	{get, "/tasks/{rest...}", query, notAManager},
+	{get, "/secrets", query, notAManager},
+	{get, "/secrets/{rest...}", query, notAManager},
+	{post, "/secrets/{rest...}", query, notAManager},
+	{del, "/secrets/{rest...}", query, notAManager},
+	{get, "/configs", query, notAManager},
+	{get, "/configs/{rest...}", query, notAManager},
+	{post, "/configs/{rest...}", query, notAManager},
+	{del, "/configs/{rest...}", query, notAManager},
+}
+
+// Sentences of more than one row.
+const (
+	noCopy     = "lrd does not copy files into or out of containers yet: use a bind mount or a volume"
+	noExec     = "lrd does not run further commands in a container yet"
+	noSave     = "lrd does not save images yet: use skopeo copy"
+	noBuild    = "lrd does not build images: build them elsewhere, as with buildah or podman build, and load them with docker load"
+	noNetworks = "lrd has no user-defined networks yet: use the networks bridge, host and none, or --network container:NAME"
+	noPlugins  = "lrd has no plugins"
+)
