@@ -106,6 +106,7 @@ func (l *Log) Lines(o LinesOptions) (*Lines, error) {
 	if err != nil {
 		return nil, err
 	}
+	first := st.count // the first record that is needed
 	for i, s := range kept {
 		ls := &r.streams[i]
 		ls.chosen = [2]bool{o.Stdout, o.Stderr}[i]
@@ -119,10 +120,9 @@ func (l *Log) Lines(o LinesOptions) (*Lines, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot find where to begin: %w", err)
 		}
-		if i == 0 || !o.Stdout || n < r.n {
-			r.n = n
-		}
+		first = min(first, n)
 	}
+	r.n = max(r.n, first)
 	return r, nil
 }
 
@@ -141,7 +141,7 @@ func (r *Lines) begin(st state) (ends, error) {
 		if from, err = t.last(r.o.Tail, r.o.Follow && st.running); err != nil {
 			return from, err
 		}
-		r.damage = t.damage
+		r.damage, r.n = t.damage, t.intact
 	}
 	if !r.o.Since.IsZero() {
 		since, err := t.since(r.o.Since.UnixNano())

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
 // recover finds out where the store stands, and brings index and data in line:
 // the data files are the truth, the index follows. Called by Open alone.
 func (l *Log) recover() error {
+	var written [2]time.Time
 	for i := range l.streams {
 		st := &l.streams[i]
 		fi, err := st.file.Stat()
@@ -20,6 +22,7 @@ func (l *Log) recover() error {
 		if st.end > maxOffset {
 			return fmt.Errorf("%s is too large", fi.Name())
 		}
+		written[i] = fi.ModTime()
 	}
 	last, err := l.cutIndex()
 	if err != nil {
@@ -32,29 +35,37 @@ func (l *Log) recover() error {
 			return err
 		}
 	}
-	for i := range l.streams {
-		st := &l.streams[i]
-		missing := st.end - l.ends[i]
-		if missing == 0 {
-			continue
-		}
-		fi, err := st.file.Stat()
-		if err != nil {
-			return err
-		}
+	// What was written to first comes first: all that can be known of the order.
+	order := []*stream{&l.streams[0], &l.streams[1]}
+	if written[1].Before(written[0]) {
+		slices.Reverse(order)
+	}
+	for _, st := range order {
 		// The honest time of these bytes: when the file was last written to. The
 		// kernel's clock for that is coarse, so it may seem to lie before the last
 		// record, which is known to be older.
-		t := fi.ModTime()
+		t := written[st.id.slot()]
 		if t.UnixNano() < last.time {
 			t = time.Unix(0, last.time)
 		}
-		if err := l.commit(st, func() time.Time { return t }, flagRecovered); err != nil {
-			return fmt.Errorf("cannot record recovered bytes: %w", err)
+		if err := l.adopt(st, t); err != nil {
+			return err
 		}
-		l.log.Info("recovered output that had not been recorded",
-			slog.String("operation", "output"), slog.String("stream", st.id.String()), slog.Int64("bytes", missing))
 	}
+	return nil
+}
+
+// adopt records the bytes in st's file that no record covers.
+func (l *Log) adopt(st *stream, t time.Time) error {
+	missing := st.end - l.ends[st.id.slot()]
+	if missing == 0 {
+		return nil
+	}
+	if err := l.commit(st, func() time.Time { return t }, flagRecovered); err != nil {
+		return fmt.Errorf("cannot record recovered bytes: %w", err)
+	}
+	l.log.Info("recovered output that had not been recorded",
+		slog.String("operation", "output"), slog.String("stream", st.id.String()), slog.Int64("bytes", missing))
 	return nil
 }
 

@@ -12,6 +12,7 @@ type tail struct {
 	st     state
 	chosen [2]bool
 	damage error // where counting back could not go on
+	intact int64 // from this record on all are good; only set with damage
 
 	lines, blocks window // one for finding lines, one for whether to cut
 }
@@ -59,7 +60,7 @@ func (t *tail) count(n int) (ends, error) {
 			err = t.l.damage(k, errNotInLine)
 		}
 		if damaged := (*DamageError)(nil); errors.As(err, &damaged) {
-			t.damage = err
+			t.damage, t.intact = err, k+1
 			return at, nil // what is behind the damage can be read
 		}
 		if err != nil {
