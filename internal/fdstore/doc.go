@@ -9,12 +9,12 @@
 //
 // # Life of a descriptor
 //
-//	   Put ─────────► stored ──── the service restarts or crashes ───► Receive ─► Take
-//	                   │  ▲                                                        │
-//	                   │  └── it stays stored: receiving takes nothing out ◄───────┘
-//	                Remove
-//	                   ▼
-//	                 gone (once every other copy is closed too)
+//	Put ─────────► stored ──── the service restarts or crashes ───► Receive ─► Take
+//	                │  ▲                                                        │
+//	                │  └── it stays stored: receiving takes nothing out ◄───────┘
+//	             Remove
+//	                ▼
+//	              gone (once every other copy is closed too)
 //
 // Closing one's own copy of a stored descriptor does not close the resource behind it: a peer sees no hang-up and a writer no EPIPE until the store
 // lets go too. So what is done with is removed from the store, and names that a newer version does not know are removed at its start.
