@@ -100,8 +100,8 @@ func (in *Input) check() error {
 // of which nothing is known: every capability that this version knows, no
 // AppArmor, no limit on the number of processors, no devices.
 type Machine struct {
-	// Capabilities are those that the kernel has, as "CAP_CHOWN"; they are what
-	// a privileged container gets.
+	// Capabilities are those that a container can have, as "CAP_CHOWN"; a
+	// privileged one gets them all.
 	Capabilities []string
 	// CPUs is the number of processors; 0 when unknown.
 	CPUs int

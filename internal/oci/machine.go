@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/profiles/apparmor"
@@ -18,9 +19,9 @@ import (
 // Probe fills in a Machine from this host. AppArmorProfile is left empty: see
 // LoadAppArmor, which changes the host.
 func Probe() (Machine, error) {
-	caps, err := capability.ListSupported()
+	caps, err := availableCapabilities()
 	if err != nil {
-		return Machine{}, fmt.Errorf("cannot list the kernel's capabilities: %w", err)
+		return Machine{}, fmt.Errorf("cannot list the host's capabilities: %w", err)
 	}
 	m := Machine{
 		Capabilities: capabilityNames(caps),
@@ -36,6 +37,27 @@ func Probe() (Machine, error) {
 	// processors' work; the paths exist only on some hardware.
 	m.MaskedPaths, err = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
 	return m, err
+}
+
+// availableCapabilities are those that the kernel has and that PID 1 may give:
+// containers are its children, not the daemon's, whose own bounding set may be
+// smaller. Asking for more than that makes the runtime's capset(2) fail, on a
+// host that is itself a container for instance.
+func availableCapabilities() ([]capability.Cap, error) {
+	supported, err := capability.ListSupported()
+	if err != nil {
+		return nil, err
+	}
+	init, err := capability.NewPid2(1)
+	if err != nil {
+		return nil, err
+	}
+	if err := init.Load(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(supported, func(c capability.Cap) bool {
+		return !init.Get(capability.BOUNDING, c)
+	}), nil
 }
 
 // LoadAppArmor makes sure that Docker's default profile is loaded under a
