@@ -123,6 +123,7 @@ func (r *removal) untag(names []string) error {
 	if err := r.store.storage.RemoveNames(r.img.ID.Encoded(), names); err != nil {
 		return fmt.Errorf("cannot remove names of image %s: %w", r.img.ID, err)
 	}
+	slices.Sort(names)
 	for _, n := range names {
 		r.names = slices.DeleteFunc(r.names, func(have string) bool { return have == n })
 		r.done = append(r.done, image.DeleteResponse{Untagged: familiar(n)})
