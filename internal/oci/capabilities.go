@@ -49,15 +49,18 @@ func addCapabilities(s *specs.Spec, in *Input) error {
 // and with add, or everything that the host has if privileged. Names are taken
 // with and without "CAP_", in any case, and "ALL".
 func Capabilities(add, drop []string, privileged bool, m Machine) ([]string, error) {
-	add, err := normalizeCapabilities(add, m)
+	all := m.capabilities()
+	add, err := normalizeCapabilities(add)
+	if err == nil {
+		err = checkAvailable(add, all)
+	}
 	if err != nil {
 		return nil, invalid("invalid CapAdd: %v", err)
 	}
-	drop, err = normalizeCapabilities(drop, m)
+	drop, err = normalizeCapabilities(drop)
 	if err != nil {
 		return nil, invalid("invalid CapDrop: %v", err)
 	}
-	all := m.capabilities()
 	switch {
 	case privileged:
 		return all, nil
@@ -66,7 +69,9 @@ func Capabilities(add, drop []string, privileged bool, m Machine) ([]string, err
 	case slices.Contains(drop, allCapabilities):
 		return add, nil
 	}
-	caps := without(defaultCapabilities, drop)
+	// What the host cannot give must not be asked of the runtime: its capset(2)
+	// would fail.
+	caps := slices.DeleteFunc(without(defaultCapabilities, drop), func(c string) bool { return !slices.Contains(all, c) })
 	for _, c := range add {
 		if !slices.Contains(caps, c) {
 			caps = append(caps, c)
@@ -76,27 +81,33 @@ func Capabilities(add, drop []string, privileged bool, m Machine) ([]string, err
 }
 
 // normalizeCapabilities gives names their one form and refuses those that do
-// not exist, or not in this kernel.
-func normalizeCapabilities(names []string, m Machine) ([]string, error) {
+// not exist.
+func normalizeCapabilities(names []string) ([]string, error) {
 	var normalized []string
 	for _, name := range names {
 		c := strings.ToUpper(name)
-		if c != allCapabilities {
-			if !strings.HasPrefix(c, "CAP_") {
-				c = "CAP_" + c
-			}
-			if !slices.Contains(knownCapabilities(), c) {
-				return nil, invalid("unknown capability: %q", c)
-			}
-			if !slices.Contains(m.capabilities(), c) {
-				return nil, invalid("capability not supported by your kernel or not available in the current environment: %q", c)
-			}
+		if c != allCapabilities && !strings.HasPrefix(c, "CAP_") {
+			c = "CAP_" + c
+		}
+		if c != allCapabilities && !slices.Contains(knownCapabilities(), c) {
+			return nil, invalid("unknown capability: %q", c)
 		}
 		if !slices.Contains(normalized, c) {
 			normalized = append(normalized, c)
 		}
 	}
 	return normalized, nil
+}
+
+// checkAvailable refuses to add what the host does not have; to drop it is
+// fine.
+func checkAvailable(add, available []string) error {
+	for _, c := range add {
+		if c != allCapabilities && !slices.Contains(available, c) {
+			return invalid("capability not supported by your kernel or not available in the current environment: %q", c)
+		}
+	}
+	return nil
 }
 
 func (m Machine) capabilities() []string {

@@ -78,7 +78,8 @@ type User struct {
 	// (without it a file that denies the group would be open to its members:
 	// CVE-2022-36109).
 	AdditionalGIDs []uint32
-	// Home is the home directory by /etc/passwd; "" when not known.
+	// Home is the home directory by /etc/passwd, or "/" for a number that is
+	// not there.
 	Home string
 }
 

@@ -138,9 +138,13 @@ func cpuQuota(r container.Resources) *uint64 {
 	case r.CPUQuota > 0:
 		period := uint64(cmp.Or(max(r.CPUPeriod, 0), defaultCPUPeriod))
 		quota := uint64(r.CPUQuota)
-		// Whole seconds and the rest apart: the product of a large quota would
-		// not fit.
-		perSecond = quota/period*1_000_000 + quota%period*1_000_000/period
+		// Whole processors and the rest apart: the product of a large quota
+		// would not fit. More of them than any machine has are no limit.
+		if whole := quota / period; whole < 1<<32 {
+			perSecond = whole*1_000_000 + quota%period*1_000_000/period
+		} else {
+			perSecond = Infinity
+		}
 	case r.CPUQuota < 0:
 		perSecond = Infinity
 	default:

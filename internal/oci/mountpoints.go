@@ -374,5 +374,8 @@ func checkVolumeName(name string) error {
 	if volumeName.MatchString(name) {
 		return nil
 	}
+	if len(name) == 1 {
+		return invalid("volume name is too short, names should be at least two alphanumeric characters")
+	}
 	return invalid("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name)
 }

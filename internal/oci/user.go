@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func ResolveUser(rootfs, spec string, groupAdd []string) (User, error) {
 	if err != nil {
 		return User{}, invalid("%v", err)
 	}
-	u := User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: found.Home}
+	u := User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: cmp.Or(found.Home, "/")}
 	seen := map[uint32]bool{}
 	add := func(gid int) {
 		if !seen[uint32(gid)] {
