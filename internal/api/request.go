@@ -71,13 +71,19 @@ func bodyError(err error) error {
 	case errors.As(err, &tooLarge):
 		return invalid("the request body is larger than %d bytes", tooLarge.Limit)
 	case errors.As(err, &mistyped) && mistyped.Field != "":
-		return invalid("invalid JSON: field %s: cannot use %s as %s", mistyped.Field, mistyped.Value, mistyped.Type)
+		return invalid("invalid JSON: field %s: cannot use %s as %s", fieldName(mistyped.Field), mistyped.Value, mistyped.Type)
 	case errors.As(err, &syntax):
 		return invalid("invalid JSON: %v at byte %d", err, syntax.Offset)
 	case errors.Is(err, io.EOF):
 		return invalid("invalid JSON: got EOF while reading request body")
 	}
 	return invalid("invalid JSON: %v", err)
+}
+
+// fieldName takes the names of embedded structs, which encoding/json puts into a field's path, out again: clients know nothing of them.
+func fieldName(path string) string {
+	path = strings.TrimPrefix(path, "Config.")
+	return strings.Replace(path, ".Resources.", ".", 1)
 }
 
 // params reads the query of a request. The first value that makes no sense is kept in err, so that a handler asks once, after it has read all.
