@@ -40,9 +40,10 @@ func TestLabService(t *testing.T) {
 		_ = exec.Command("systemctl", "stop", unit).Run()
 		_ = exec.Command("systemctl", "reset-failed", unit).Run()
 	})
+	// No "$" in the command: systemd 252 does not read back what it writes of it into the transient unit's file.
 	run(t, "systemd-run", "--quiet", "--unit="+unit, "-p", "Type=notify", "-p", "FileDescriptorStoreMax=600", "-p", "LimitNOFILE=4096",
 		"-p", "Restart=always", "-p", "RestartSec=0", "-p", "RemainAfterExit=no",
-		"-E", "FDSTORE_LAB_DIR="+dir, "-E", "FDSTORE_LAB_UNIT="+unit, self, "-test.run=^TestLabService$")
+		"-E", "FDSTORE_LAB_DIR="+dir, "-E", "FDSTORE_LAB_UNIT="+unit, self, "-test.run=TestLabService")
 	report(t, dir, "fill")
 	run(t, "systemctl", "restart", unit)
 	report(t, dir, "restarted")
