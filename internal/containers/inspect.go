@@ -1,0 +1,249 @@
+package containers
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
+
+	"lrd/internal/networks"
+)
+
+// Inspect tells all there is to know about a container, as `docker inspect`
+// does. size adds SizeRw and SizeRootFs, which costs a walk over the files.
+//
+// It answers for every container there is, also for one that this daemon cannot
+// take back: what is not known then is left empty.
+func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error) {
+	c, err := m.find(ref)
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	r, s := c.snapshot()
+	config, host := configs(r)
+	argv := commandLine(config)
+	data := m.dataDir(c.id)
+	driver := cmp.Or(r.Home.StorageDriver, m.o.Images.Driver())
+
+	response := container.InspectResponse{
+		ID:              c.id,
+		Created:         apiTime(r.Created),
+		Path:            argv[0],
+		Args:            argv[1:],
+		State:           inspectState(s),
+		Image:           r.ImageID,
+		ResolvConfPath:  filepath.Join(data, "resolv.conf"),
+		HostnamePath:    filepath.Join(data, "hostname"),
+		HostsPath:       filepath.Join(data, "hosts"),
+		LogPath:         m.outputDir(c.id),
+		Name:            "/" + r.Name,
+		RestartCount:    s.RestartCount,
+		Driver:          driver,
+		Platform:        "linux",
+		HostConfig:      &host,
+		GraphDriver:     &storage.DriverData{Name: driver, Data: m.rootfsData(ctx, c.id)},
+		Mounts:          mountPoints(r),
+		Config:          &config,
+		NetworkSettings: networkSettings(r),
+	}
+	if size {
+		rw, root, err := m.rootfsSize(ctx, c.id)
+		if err != nil {
+			return container.InspectResponse{}, err
+		}
+		response.SizeRw, response.SizeRootFs = &rw, &root
+	}
+	return response, ctx.Err()
+}
+
+// configs are copies of a Record's configurations, empty ones if it could not be read.
+func configs(r Record) (container.Config, container.HostConfig) {
+	var config container.Config
+	var host container.HostConfig
+	if r.Config != nil {
+		config = *r.Config
+	}
+	if r.HostConfig != nil {
+		host = *r.HostConfig
+	}
+	return config, host
+}
+
+// commandLine is the path and the arguments of the container's process. The
+// path is empty if the Record could not be read.
+func commandLine(config container.Config) []string {
+	argv := slices.Concat(config.Entrypoint, config.Cmd)
+	if len(argv) == 0 {
+		return []string{""}
+	}
+	return argv
+}
+
+// apiTime is a time as the API writes it. The zero one is 0001-01-01T00:00:00Z,
+// which clients know to mean never.
+func apiTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// inspectState is a Status in Docker's words, where running includes paused and restarting.
+func inspectState(s Status) *container.State {
+	why := s.Error
+	switch {
+	case why == "":
+		why = s.Reason
+	case s.Reason != "":
+		why += "; " + s.Reason
+	}
+	return &container.State{
+		Status:     s.State,
+		Running:    s.Running(),
+		Paused:     s.State == container.StatePaused,
+		Restarting: s.State == container.StateRestarting,
+		OOMKilled:  s.OOMKilled,
+		Dead:       s.State == container.StateDead,
+		Pid:        s.Pid,
+		ExitCode:   s.ExitCode,
+		Error:      why,
+		StartedAt:  apiTime(s.StartedAt),
+		FinishedAt: apiTime(s.FinishedAt),
+	}
+}
+
+// rootfsData is what the storage driver tells of a container's root filesystem.
+// It is for people to look at: what it cannot tell (another storage driver is
+// configured now, the files are being removed) is not worth an error.
+func (m *Manager) rootfsData(ctx context.Context, id string) map[string]string {
+	data, err := m.o.Images.RootfsData(ctx, id)
+	if err != nil || data == nil {
+		return map[string]string{}
+	}
+	return data
+}
+
+// rootfsSize is 0, 0 for a container whose root filesystem is not there.
+func (m *Manager) rootfsSize(ctx context.Context, id string) (rw, root int64, err error) {
+	rw, root, err = m.o.Images.RootfsSize(ctx, id)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return 0, 0, fmt.Errorf("cannot find the size of container %s: %w", id, err)
+	}
+	return rw, root, nil
+}
+
+// mountPoints are the container's mounts as `docker inspect` shows them. Those
+// of --tmpfs are not among them: HostConfig.Tmpfs has them.
+func mountPoints(r Record) []container.MountPoint {
+	short := map[string]bool{}
+	if r.HostConfig != nil {
+		for target := range r.HostConfig.Tmpfs {
+			short[path.Clean(target)] = true
+		}
+	}
+	points := []container.MountPoint{}
+	for _, mt := range r.Mounts {
+		if mt.Type == mount.TypeTmpfs && short[mt.Target] {
+			continue
+		}
+		p := container.MountPoint{
+			Type:        mt.Type,
+			Source:      mt.HostPath,
+			Destination: mt.Target,
+			Mode:        mt.Mode,
+			RW:          !mt.ReadOnly,
+			Propagation: mt.Propagation,
+		}
+		switch mt.Type {
+		case mount.TypeVolume:
+			p.Name, p.Driver = mt.Volume, cmp.Or(mt.Driver, "local")
+		case mount.TypeBind:
+			p.Propagation = cmp.Or(mt.Propagation, mount.PropagationRPrivate)
+		}
+		points = append(points, p)
+	}
+	return points
+}
+
+// NetworkID is the ID of one of the networks there always are: bridge, host and
+// none. It is the same on every host and after every start, as there is one of
+// each.
+func NetworkID(name string) string { return derivedID("network", name) }
+
+// derivedID makes an ID, 64 hexadecimal digits, of what it stands for.
+func derivedID(parts ...string) string {
+	h := sha256.New()
+	for _, p := range append([]string{"lrd"}, parts...) {
+		fmt.Fprintf(h, "%s\x00", p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// networkName is the network that a container is in; empty for one that shares another container's.
+func networkName(mode container.NetworkMode) string {
+	switch {
+	case mode == "" || mode.IsDefault():
+		return network.NetworkBridge
+	case mode.IsContainer():
+		return ""
+	}
+	return string(mode)
+}
+
+// networkSettings is the container's place in its network. Addresses and ports
+// are there while it runs.
+func networkSettings(r Record) *container.NetworkSettings {
+	settings := &container.NetworkSettings{
+		Ports:    network.PortMap{},
+		Networks: map[string]*network.EndpointSettings{},
+	}
+	config, host := configs(r)
+	name := networkName(host.NetworkMode)
+	if name == "" {
+		return settings
+	}
+	es := &network.EndpointSettings{NetworkID: NetworkID(name)}
+	settings.Networks[name] = es
+	if r.Run == nil {
+		return settings
+	}
+	es.EndpointID = derivedID("endpoint", name, r.ID)
+	settings.SandboxID = derivedID("sandbox", r.ID)
+	ep := r.Run.Endpoint
+	if ep == nil {
+		return settings
+	}
+	settings.SandboxKey = ep.NetNS
+	es.IPAddress, es.IPPrefixLen, es.Gateway = ep.IP, ep.PrefixLen, ep.Gateway
+	if mac, err := net.ParseMAC(ep.MAC); err == nil {
+		es.MacAddress = network.HardwareAddr(mac)
+	}
+	if ep.IP.IsValid() {
+		settings.Ports = portMap(config.ExposedPorts, ep.Ports)
+	}
+	return settings
+}
+
+// portMap has a port that is exposed and not published as one without bindings.
+func portMap(exposed network.PortSet, published []networks.PortBinding) network.PortMap {
+	ports := network.PortMap{}
+	for port := range exposed {
+		ports[port] = nil
+	}
+	for _, b := range published {
+		port, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(b.Proto))
+		if !ok {
+			continue
+		}
+		ports[port] = append(ports[port], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+	}
+	return ports
+}
