@@ -25,6 +25,9 @@ import (
 	"gotest.tools/v3/assert"
 )
 
+// discard is for what is logged after a test has ended.
+var discard = slog.New(slog.DiscardHandler)
+
 // openStore opens a store in a fresh directory. It needs root: the storage
 // unpacks a layer in a chroot and gives files to their owners. change may be
 // nil.
@@ -53,7 +56,7 @@ func openStoreIn(t *testing.T, dir string, change func(*Options)) *Store {
 	assert.NilError(t, err)
 	t.Cleanup(func() {
 		_ = s.Close()
-		libraryLog.Store(slog.New(slog.DiscardHandler)) // t.Output ends with the test
+		libraryLog.Store(discard) // t.Output ends with the test
 	})
 	return s
 }
