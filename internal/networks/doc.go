@@ -35,8 +35,8 @@
 //
 // # Lifecycle
 //
-//	Open ─ bridge exists and is up, its address is there, rules apply
-//	  └─ Restore(live endpoints), once, before any Attach
+//	Open ─ bridge exists and is up, its address is there
+//	  └─ Restore(live endpoints), once, before any Attach ─ rules apply
 //	        └─ Attach ⇄ Detach of each container; Reapply at any time
 //
 // There is nothing to close: a Manager owns no goroutine and holds no

@@ -70,8 +70,8 @@ type Manager struct {
 	warnings  []string
 }
 
-// Open makes the bridge, its address and the rules, or finds them as they
-// are. A bridge with other addresses keeps them until Restore has told which
+// Open makes the bridge and its address, or finds them as they are; the rules
+// are left as they are until Restore. A bridge with other addresses keeps them until Restore has told which
 // containers live by them. A link of the bridge's name that is no bridge is
 // ErrFailedPrecondition; a bip that cannot be one is ErrInvalidArgument.
 func Open(ctx context.Context, o Options) (*Manager, error) {
@@ -102,9 +102,13 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	first, last := ephemeralPorts()
 	m.addresses = newIPAM(m.bip)
 	m.ports = newPortTable(first, last, bindProbe)
-	if err := m.Reapply(ctx); err != nil {
+	if err := m.ensureHost(); err != nil {
 		return nil, err
 	}
+	// Not the rules: nobody's ports are known yet, and those that the last
+	// daemon left must work until Restore says what they should be.
+	m.changed++
+	m.examine(ctx)
 	return m, nil
 }
 
@@ -147,10 +151,7 @@ func (m *Manager) Endpoint(containerID string) (Endpoint, bool) {
 // and the rules. It changes nothing where nothing is missing, and connections
 // stay up. It is for a reload and for after a restart of nftables.service.
 func (m *Manager) Reapply(ctx context.Context) error {
-	if err := ensureBridge(m.bridge, m.bip, m.mtu); err != nil {
-		return err
-	}
-	if err := hostSettings(m.bridge); err != nil {
+	if err := m.ensureHost(); err != nil {
 		return err
 	}
 	for _, e := range m.live() {
@@ -170,6 +171,20 @@ func (m *Manager) Reapply(ctx context.Context) error {
 	if err := m.apply(ctx); err != nil {
 		return err
 	}
+	m.examine(ctx)
+	return nil
+}
+
+// ensureHost makes what is there without any container.
+func (m *Manager) ensureHost() error {
+	if err := ensureBridge(m.bridge, m.bip, m.mtu); err != nil {
+		return err
+	}
+	return hostSettings(m.bridge)
+}
+
+// examine renews the warnings.
+func (m *Manager) examine(ctx context.Context) {
 	warnings := m.checkForward(ctx)
 	if w := m.checkRoutes(); w != "" {
 		warnings = append(warnings, w)
@@ -180,7 +195,6 @@ func (m *Manager) Reapply(ctx context.Context) error {
 	for _, w := range warnings {
 		m.log.WarnContext(ctx, w)
 	}
-	return nil
 }
 
 // Attach makes a container's network: a namespace, an address, published

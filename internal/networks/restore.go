@@ -11,7 +11,9 @@ import (
 )
 
 // Restore registers the endpoints of containers that are alive, once, before
-// the first Attach, and puts their rules in place in one transaction. It makes
+// the first Attach, and puts their rules in place in one transaction: a port
+// that was published stays so without a gap. Without live containers it is
+// called with none. It makes
 // nothing new and takes nothing from a running container; it does put a link
 // back to the bridge if the bridge was lost, and an old address back on it.
 //

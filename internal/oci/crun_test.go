@@ -158,13 +158,21 @@ func TestRealContainer(t *testing.T) {
 		},
 		{
 			name:   "recursive read-only",
-			script: "touch /in/x && echo BAD; cat /in/file",
+			script: "for d in default insisted; do touch /$d/deep/x && echo BAD; done; touch /top/deep/x && echo writable; cat /default/deep/file",
 			change: func(in *Input) {
 				source := t.TempDir()
-				assert.NilError(t, os.WriteFile(filepath.Join(source, "file"), []byte("content\n"), 0o644))
-				in.Mounts = []Mount{{Type: mount.TypeBind, HostPath: source, Target: "/in", ReadOnly: true, RecursiveReadOnly: true}}
+				deep := filepath.Join(source, "deep")
+				assert.NilError(t, os.Mkdir(deep, 0o755))
+				assert.NilError(t, unix.Mount("tmpfs", deep, "tmpfs", 0, ""))
+				t.Cleanup(func() { assert.Check(t, unix.Unmount(deep, 0)) })
+				assert.NilError(t, os.WriteFile(filepath.Join(deep, "file"), []byte("content\n"), 0o644))
+				in.Mounts = []Mount{
+					{Type: mount.TypeBind, HostPath: source, Target: "/default", ReadOnly: true},
+					{Type: mount.TypeBind, HostPath: source, Target: "/insisted", ReadOnly: true, RecursiveReadOnly: true},
+					{Type: mount.TypeBind, HostPath: source, Target: "/top", ReadOnly: true, TopReadOnly: true},
+				}
 			},
-			want: []string{"content"},
+			want: []string{"content", "writable"},
 			not:  []string{"BAD"},
 		},
 		{

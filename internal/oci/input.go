@@ -114,6 +114,9 @@ type Machine struct {
 	AppArmorProfile string
 	// NoSeccomp says that the kernel was built without seccomp filters.
 	NoSeccomp bool
+	// RecursiveReadOnly says that the kernel has mount_setattr(2) (5.12), so that
+	// a read-only mount can make what is mounted below it read-only as well.
+	RecursiveReadOnly bool
 	// MaskedPaths are masked besides the fixed ones: paths that depend on the
 	// hardware.
 	MaskedPaths []string

@@ -30,6 +30,8 @@ func Probe() (Machine, error) {
 		NoSeccomp:    readLine("/proc/sys/kernel/seccomp/actions_avail") == "",
 		Devices:      hostDevices,
 	}
+	// An attempt on no mount at all tells an old kernel from a wrong argument.
+	m.RecursiveReadOnly = unix.MountSetattr(-1, "", 0, &unix.MountAttr{}) != unix.ENOSYS
 	if set, err := parseSet(m.CPUSet); err == nil {
 		m.CPUs = len(set)
 	}

@@ -25,11 +25,14 @@ type Mount struct {
 	// Target is the absolute, clean path in the container.
 	Target   string
 	ReadOnly bool
-	// RecursiveReadOnly makes mounts below the source read-only as well
-	// (mount_setattr(2)); only where the request insists on it.
+	// RecursiveReadOnly insists that mounts below the source become read-only
+	// as well; TopReadOnly leaves those writable. With neither, they become
+	// read-only where the kernel can do it.
 	RecursiveReadOnly bool
-	NonRecursive      bool
-	Propagation       mount.Propagation
+	TopReadOnly       bool
+	// NonRecursive leaves mounts below the source out.
+	NonRecursive bool
+	Propagation  mount.Propagation
 	// Mode is the option string of the short form, as inspect shows it.
 	Mode string
 	// CreateSource makes a bind's missing source as a directory, as
@@ -271,7 +274,7 @@ func (m *Mount) applyBind(asked mount.Mount) error {
 	m.Propagation = o.Propagation
 	m.NonRecursive = o.NonRecursive
 	m.CreateSource = o.CreateMountpoint
-	m.RecursiveReadOnly = o.ReadOnlyForceRecursive
+	m.RecursiveReadOnly, m.TopReadOnly = o.ReadOnlyForceRecursive, o.ReadOnlyNonRecursive
 	return nil
 }
 

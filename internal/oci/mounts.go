@@ -138,13 +138,13 @@ func requestedMounts(s *specs.Spec, in *Input) ([]specs.Mount, error) {
 		if !path.IsAbs(m.HostPath) {
 			return nil, invalid("cannot mount %s at %s: its place on the host is not known", m.Source, target)
 		}
-		mounts = append(mounts, specs.Mount{Destination: target, Type: "bind", Source: m.HostPath, Options: bindOptions(m)})
+		mounts = append(mounts, specs.Mount{Destination: target, Type: "bind", Source: m.HostPath, Options: bindOptions(m, in.Machine)})
 		s.Linux.RootfsPropagation = rootPropagation(s.Linux.RootfsPropagation, m.Propagation)
 	}
 	return mounts, nil
 }
 
-func bindOptions(m Mount) []string {
+func bindOptions(m Mount, machine Machine) []string {
 	options := []string{"rbind"}
 	if m.NonRecursive {
 		options = []string{"bind"}
@@ -155,7 +155,7 @@ func bindOptions(m Mount) []string {
 	}
 	options = append(options, string(propagation))
 	switch {
-	case m.ReadOnly && m.RecursiveReadOnly:
+	case m.ReadOnly && (m.RecursiveReadOnly || machine.RecursiveReadOnly && !m.NonRecursive && !m.TopReadOnly):
 		options = append(options, "rro")
 	case m.ReadOnly:
 		options = append(options, "ro")

@@ -193,6 +193,21 @@ func TestShm(t *testing.T) {
 	assert.Check(t, mountAt(mustSpec(t, in), "/dev/shm") == nil)
 }
 
+func TestReadOnlyMounts(t *testing.T) {
+	in := testInput()
+	in.Machine.RecursiveReadOnly = true
+	in.Mounts = []Mount{
+		{HostPath: "/x", Target: "/1", ReadOnly: true},
+		{HostPath: "/x", Target: "/2", ReadOnly: true, NonRecursive: true},
+		{HostPath: "/x", Target: "/3", ReadOnly: true, TopReadOnly: true},
+		{HostPath: "/x", Target: "/4"},
+	}
+	s := mustSpec(t, in)
+	for target, want := range map[string]string{"/1": "rbind rprivate rro", "/2": "bind rprivate ro", "/3": "rbind rprivate ro", "/4": "rbind rprivate"} {
+		assert.Check(t, cmp.Equal(strings.Join(mountAt(s, target).Options, " "), want))
+	}
+}
+
 func TestOwnDevTakesAllOfIt(t *testing.T) {
 	in := testInput()
 	in.Mounts = []Mount{{Type: mount.TypeBind, HostPath: "/dev", Target: "/dev"}}

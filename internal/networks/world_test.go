@@ -1,0 +1,238 @@
+package networks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+// inside marks the test binary's second self, which runs in namespaces of its
+// own: these tests make bridges and rules and must never make them on the
+// machine's own network.
+const inside = "LRD_TEST_OWN_NETNS"
+
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 || os.Getenv(inside) != "" {
+		os.Exit(m.Run())
+	}
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Env = append(os.Environ(), inside+"=1")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
+	err := self.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "cannot run the tests in a network namespace, tests that need one are skipped:", err)
+		os.Exit(m.Run())
+	}
+}
+
+const (
+	hostAddress    = "198.51.100.1"
+	outsideAddress = "198.51.100.2"
+	idA            = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	idB            = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+)
+
+// world is a host, which is the test's own network namespace, and a machine
+// outside of it.
+type world struct {
+	t       *testing.T
+	m       *Manager
+	options Options
+	outside string // path of its namespace
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if os.Getenv(inside) == "" {
+		t.Skip("SKIPPED: needs root, to make network namespaces")
+	}
+	for _, program := range []string{"nft", "ip"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: needs %s", program)
+		}
+	}
+	w := &world{t: t, outside: filepath.Join(t.TempDir(), "outside")}
+	assert.NilError(t, makeNetNS(w.outside))
+	ip(t, "link", "set", "lo", "up")
+	ip(t, "link", "add", "out0", "type", "veth", "peer", "name", "world0")
+	t.Cleanup(func() {
+		ip(t, "link", "del", "out0")
+		assert.Check(t, removeNetNS(w.outside))
+	})
+	ip(t, "address", "add", hostAddress+"/24", "dev", "out0")
+	ip(t, "link", "set", "out0", "up")
+	ns, err := netns.GetFromPath(w.outside)
+	assert.NilError(t, err)
+	defer ns.Close()
+	peer, err := netlink.LinkByName("world0")
+	assert.NilError(t, err)
+	assert.NilError(t, netlink.LinkSetNsFd(peer, int(ns)))
+	w.inNS(w.outside, func() {
+		ip(t, "address", "add", outsideAddress+"/24", "dev", "world0")
+		ip(t, "link", "set", "world0", "up")
+		// A neighbour that routes the containers' subnet by way of the host.
+		ip(t, "route", "add", "172.30.0.0/16", "via", hostAddress)
+	})
+	w.options = Options{RunDir: filepath.Join(t.TempDir(), "netns")}
+	w.open()
+	t.Cleanup(func() {
+		for _, e := range w.m.live() {
+			assert.Check(t, w.m.Detach(context.Background(), e.ContainerID))
+		}
+		assert.Check(t, removeLink(w.m.bridge))
+		_, err := runProgram(context.Background(), "flush ruleset\n", "nft", "-f", "-")
+		assert.Check(t, err)
+	})
+	return w
+}
+
+// open is a start of the daemon.
+func (w *world) open() {
+	w.t.Helper()
+	m, err := Open(w.t.Context(), w.options)
+	assert.NilError(w.t, err)
+	w.m = m
+}
+
+func (w *world) attach(id string, ports ...PortBinding) Endpoint {
+	w.t.Helper()
+	e, err := w.m.Attach(w.t.Context(), Request{ContainerID: id, Ports: ports})
+	assert.NilError(w.t, err)
+	return e
+}
+
+// inNS runs f on a thread in a network namespace; "" is the host's.
+func (w *world) inNS(path string, f func()) {
+	w.t.Helper()
+	if path == "" {
+		f()
+		return
+	}
+	done := make(chan error, 1)
+	go onThreadOfItsOwn(func() {
+		ns, err := netns.GetFromPath(path)
+		if err == nil {
+			err = netns.Set(ns)
+			ns.Close()
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	})
+	assert.NilError(w.t, <-done)
+}
+
+// serve answers every tcp connection and udp datagram at a port of a namespace
+// with a name, and echoes lines after it; the tcp answer begins with who
+// asked.
+func (w *world) serve(path, name string, port int) {
+	w.t.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	var err error
+	w.inNS(path, func() {
+		l, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		if err == nil {
+			p, err = net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
+		}
+	})
+	assert.NilError(w.t, err)
+	var served sync.WaitGroup
+	w.t.Cleanup(func() { l.Close(); p.Close(); served.Wait() })
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer c.Close()
+				from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "%s %s\n", name, from)
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	served.Go(func() {
+		buf := make([]byte, 512)
+		for {
+			_, from, err := p.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo([]byte(name+" "+strings.Split(from.String(), ":")[0]+"\n"), from)
+		}
+	})
+}
+
+// ask connects from a namespace and gives the first line of the answer.
+func (w *world) ask(path, proto, address string) (string, error) {
+	c, err := w.dial(path, proto, address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := c.Write([]byte("?")); err != nil {
+		return "", err
+	}
+	return readLine(c)
+}
+
+func (w *world) dial(path, proto, address string) (c net.Conn, err error) {
+	w.inNS(path, func() { c, err = net.DialTimeout(proto+"4", address, 700*time.Millisecond) })
+	return c, err
+}
+
+func readLine(c net.Conn) (string, error) {
+	buf := make([]byte, 256)
+	n, err := c.Read(buf)
+	line, _, _ := strings.Cut(string(buf[:n]), "\n")
+	return line, err
+}
+
+func (w *world) reaches(from, proto, address, want string) {
+	w.t.Helper()
+	got, err := w.ask(from, proto, address)
+	assert.Check(w.t, err, "%s %s", proto, address)
+	assert.Check(w.t, cmp.Contains(got, want), "%s %s", proto, address)
+}
+
+func (w *world) fails(from, proto, address string) {
+	w.t.Helper()
+	got, err := w.ask(from, proto, address)
+	assert.Check(w.t, err != nil, "%s %s answered %q", proto, address, got)
+}
+
+// ip runs ip(8) in the calling thread's network namespace.
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	assert.Check(t, err, "ip %s: %s", strings.Join(args, " "), out)
+}
+
+func tcp(hostPort, containerPort uint16) PortBinding {
+	return PortBinding{Proto: "tcp", HostPort: hostPort, ContainerPort: containerPort}
+}
