@@ -229,11 +229,21 @@ func TestEndpointSurvivesJSON(t *testing.T) {
 		assert.NilError(t, json.Unmarshal(data, &got))
 		assert.Check(t, cmp.Equal(fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)))
 	}
+	e.NetNS = "/run/lrd/" + e.ContainerID
+	assert.NilError(t, checkEndpoint(e))
+	change := func(f func(*Endpoint)) Endpoint {
+		changed := e
+		f(&changed)
+		return changed
+	}
 	for _, damaged := range []Endpoint{
-		{ContainerID: "../../etc", NetNS: "/"},
-		{ContainerID: e.ContainerID, IP: netip.MustParseAddr("fd00::1"), Gateway: e.Gateway, PrefixLen: 16},
-		{ContainerID: e.ContainerID, IP: e.IP, PrefixLen: 16},
-		{ContainerID: e.ContainerID, IP: e.IP, Gateway: e.Gateway, PrefixLen: 40},
+		change(func(e *Endpoint) { e.ContainerID = "../../etc" }),
+		change(func(e *Endpoint) { e.NetNS = "/etc/passwd" }),
+		change(func(e *Endpoint) { e.NetNS = e.ContainerID }),
+		change(func(e *Endpoint) { e.HostLink = "eth0" }),
+		change(func(e *Endpoint) { e.IP = netip.MustParseAddr("fd00::1") }),
+		change(func(e *Endpoint) { e.Gateway = netip.Addr{} }),
+		change(func(e *Endpoint) { e.PrefixLen = 40 }),
 	} {
 		assert.Check(t, errdefs.IsInvalidArgument(checkEndpoint(damaged)), "%+v", damaged)
 	}

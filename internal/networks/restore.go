@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -53,6 +54,12 @@ func (m *Manager) restoreOne(e Endpoint) error {
 	if e.isolated() {
 		return nil
 	}
+	if e.Bridge != m.bridge {
+		return &kindError{
+			fmt.Sprintf("the container is at the bridge %s, the network is now at %s: its published ports do not work until it is restarted", e.Bridge, m.bridge),
+			errdefs.ErrFailedPrecondition,
+		}
+	}
 	if err := m.repair(e); err != nil {
 		return err
 	}
@@ -98,8 +105,15 @@ func checkEndpoint(e Endpoint) error {
 	if err := checkID(e.ContainerID); err != nil {
 		return err
 	}
+	// Detach removes what these name.
+	if !filepath.IsAbs(e.NetNS) || filepath.Base(e.NetNS) != e.ContainerID {
+		return invalid("the saved network of container %s is damaged: its namespace is %q", e.ContainerID, e.NetNS)
+	}
 	if e.isolated() {
 		return nil
+	}
+	if e.HostLink != hostLink(e.ContainerID) {
+		return invalid("the saved network of container %s is damaged: its link is %q", e.ContainerID, e.HostLink)
 	}
 	if !e.IP.Is4() || !e.Gateway.Is4() || e.PrefixLen < 8 || e.PrefixLen > 30 {
 		return invalid("the saved network of container %s is damaged: %s/%d by way of %s", e.ContainerID, e.IP, e.PrefixLen, e.Gateway)
