@@ -89,7 +89,7 @@ func TestReapplyKeepsConnections(t *testing.T) {
 	alive := func() {
 		t.Helper()
 		for _, c := range conns {
-			_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			_, err := c.Write([]byte("again\n"))
 			assert.NilError(t, err)
 			line, err := readLine(c)
@@ -137,7 +137,7 @@ func TestUDPClientFollowsThePort(t *testing.T) {
 	defer c.Close()
 	talk := func(want string) {
 		t.Helper()
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		_, err := c.Write([]byte("?"))
 		assert.NilError(t, err)
 		line, err := readLine(c)
@@ -205,7 +205,7 @@ func TestRestoreAfterARestart(t *testing.T) {
 	// There is no gap: until Restore the last daemon's rules are in force.
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
 	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{a}))
-	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	_, err = readLine(c)
 	assert.NilError(t, err)
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")

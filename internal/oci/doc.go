@@ -8,7 +8,7 @@
 //     image's own configuration already merged in by the caller.
 //   - [Input]: a request, plus everything the caller resolved for it: the root
 //     filesystem, the mounts' host paths, the user's numbers, the namespaces.
-//   - [Machine]: what is asked of the host. It is data and two functions, so
+//   - [Machine]: what is asked of the host. It is data and one function, so
 //     that everything else here is a function of its arguments; [Probe] fills
 //     it in from the real host, a test fills it in by hand.
 //
