@@ -3,12 +3,297 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/containerd/errdefs"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+
+	"lrd/internal/api"
 	"lrd/internal/config"
+	"lrd/internal/containers"
+	"lrd/internal/events"
+	"lrd/internal/fdstore"
+	"lrd/internal/images"
+	"lrd/internal/networks"
+	"lrd/internal/oci"
+	"lrd/internal/reload"
+	"lrd/internal/units"
+	"lrd/internal/volumes"
 )
 
-// serve runs the daemon until ctx ends. Placeholder: the composition root is still to come.
-func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) error {
-	return errors.New("cannot serve: this lrd has no daemon yet")
+// requestGrace is how long a stop waits for requests that are being answered.
+// Streams are ended at once; what is left are changes, such as a start. A stop of
+// a container with a long grace period is cut short: it is on record, and goes on.
+const requestGrace = 5 * time.Second
+
+// apiSocket is FileDescriptorName= of lrd.socket.
+const apiSocket = "api"
+
+// daemon is everybody who lives as long as the daemon does.
+type daemon struct {
+	log    *slog.Logger
+	unit   string // our own
+	set    *fdstore.Set
+	units  *units.Manager
+	store  *fdstore.Store
+	events *events.Hub
+	images *images.Store
+	vols   *volumes.Store
+	net    *networks.Manager
+	ctrs   *containers.Manager
+	reload *reload.Coordinator
+	api    *api.Server
+
+	// closers end what was begun, last one first.
+	closers []func() error
+	work    sync.WaitGroup
+}
+
+// serve runs the daemon until ctx ends. It is the one place that introduces
+// everybody, in the order in which they can live: each needs those before it.
+func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (err error) {
+	d := &daemon{log: log, unit: ownUnit()}
+	defer func() { err = errors.Join(err, d.close()) }()
+
+	// First of all: descriptors of an earlier daemon must neither leak into a child nor be taken for something else.
+	if d.set, err = fdstore.Receive(); err != nil {
+		return fmt.Errorf("cannot receive descriptors from systemd: %w", err)
+	}
+	listeners, err := d.listen(cfg)
+	if err != nil {
+		return err
+	}
+	watch, err := d.open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	d.coordinate(src, cfg, level)
+
+	begin := time.Now()
+	if err := d.ctrs.Restore(ctx, d.set); err != nil {
+		return fmt.Errorf("cannot restore the containers: %w", err)
+	}
+	d.dropUnknown(ctx)
+	n := d.ctrs.Counts()
+	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "took", time.Since(begin).Round(time.Millisecond))
+
+	// The API answers only now: what it shows is what is. Clients have been waiting in the socket's backlog.
+	d.serveAPI(listeners)
+	watching, stopWatching := context.WithCancel(context.Background())
+	d.work.Go(func() { d.ctrs.Run(watching, watch.C) })
+	d.closers = append(d.closers, func() error { stopWatching(); watch.Close(); d.work.Wait(); return nil })
+	d.work.Go(func() { d.reloadOnSignal(ctx) })
+	d.work.Go(func() { d.watchdog(ctx) })
+
+	if err := d.notify(systemd.SdNotifyReady, "STATUS="+d.status(ctx)); err != nil {
+		return err
+	}
+	d.work.Go(func() { d.keepStatus(ctx) })
+	// After READY=1: the containers' slice is ordered after this unit, so that a start before would wait for ourselves.
+	d.work.Go(func() { d.ctrs.Autostart(ctx) })
+
+	<-ctx.Done()
+	return d.leave()
+}
+
+// open brings up everything below the API. The Watch that it returns began
+// before the containers are restored, so that nothing falls between.
+func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Watch, err error) {
+	if d.units, err = units.Connect(ctx, d.log); err != nil {
+		return nil, fmt.Errorf("cannot reach systemd; lrd runs as a service of it (systemctl start lrd): %w", err)
+	}
+	d.closers = append(d.closers, d.units.Close)
+	if d.store, err = fdstore.Open(d.countStored); err != nil {
+		return nil, fmt.Errorf("cannot use systemd's descriptor store; lrd runs as a service of it (systemctl start lrd): %w", err)
+	}
+	d.closers = append(d.closers, d.store.Close)
+	for _, dir := range []string{filepath.Join(cfg.DataRoot, "containers"), filepath.Join(cfg.ExecRoot, "containers"), filepath.Join(cfg.DataRoot, "tmp")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	if d.events, err = events.Open(filepath.Join(cfg.DataRoot, "events"), events.Options{Log: d.log}); err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, d.events.Close)
+	if d.images, err = images.Open(ctx, imageOptions(cfg, d.log)); err != nil {
+		return nil, fmt.Errorf("cannot open the image store: %w", err)
+	}
+	d.closers = append(d.closers, d.images.Close)
+	if d.vols, err = volumes.Open(filepath.Join(cfg.DataRoot, "volumes"), d.log); err != nil {
+		return nil, fmt.Errorf("cannot open the volumes: %w", err)
+	}
+	if d.net, err = networks.Open(ctx, networks.Options{Bip: cfg.Bip, MTU: cfg.MTU, RunDir: filepath.Join(cfg.ExecRoot, "netns"), Log: d.log}); err != nil {
+		return nil, fmt.Errorf("cannot set up the default network: %w", err)
+	}
+	machine, err := oci.Probe()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find out about this machine: %w", err)
+	}
+	if machine.AppArmorProfile, err = oci.LoadAppArmor("lrd-default"); err != nil {
+		return nil, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	d.ctrs = containers.New(containers.Options{
+		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, BootID: strings.TrimSpace(string(boot)),
+		Units: d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
+		Machine: machine, SystemStopping: d.systemStopping,
+		Config: func() *config.Config { return d.reload.Current() },
+		Log:    d.log,
+	})
+	d.closers = append(d.closers, d.ctrs.Close)
+	watch = d.units.Watch(containers.UnitPrefix)
+	return watch, nil
+}
+
+func imageOptions(cfg *config.Config, log *slog.Logger) images.Options {
+	return images.Options{
+		GraphRoot: filepath.Join(cfg.DataRoot, "storage"), RunRoot: filepath.Join(cfg.ExecRoot, "storage"), TempDir: filepath.Join(cfg.DataRoot, "tmp"),
+		Driver: cfg.StorageDriver, MaxLoadBytes: cfg.MaxLoadSize, MaxDownloads: cfg.MaxConcurrentDownloads,
+		Registries: images.Registries{Mirrors: cfg.RegistryMirrors, Insecure: cfg.InsecureRegistries},
+		UserAgent:  "lrd/" + version, Log: log,
+	}
+}
+
+// listen is the API's sockets: those of lrd.socket, or, when lrd is started without it, one of its own.
+func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
+	files := d.set.TakeAll(apiSocket)
+	var listeners []net.Listener
+	for _, f := range files {
+		l, err := net.FileListener(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot listen on the socket of lrd.socket: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+	if len(listeners) > 0 {
+		return listeners, nil
+	}
+	d.log.Warn("Started without lrd.socket: clients that connect during a restart will be refused", "socket", config.DefaultSocket)
+	l, err := listenOwn(config.DefaultSocket, cfg.Group)
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+// coordinate sets up the reload of the configuration, and who takes part in it.
+func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.LevelVar) {
+	d.reload = reload.New(reload.Options{
+		Load:   func() (*config.Config, error) { return config.Load(src) },
+		Notify: func(state string) error { return d.notify(state) },
+		Status: func(string) string { return d.status(context.Background()) },
+		Done:   d.reloaded,
+		Log:    d.log,
+	}, cfg, d.reloaders(level)...)
+	d.closers = append(d.closers, func() error { d.reload.Close(); return nil })
+}
+
+// serveAPI begins to answer.
+func (d *daemon) serveAPI(listeners []net.Listener) {
+	d.api = api.New(api.Options{
+		Containers: d.ctrs, Images: apiImages{d.images, d.ctrs}, Volumes: apiVolumes{d.vols, d.ctrs}, Networks: apiNetworks{d.net, d.ctrs},
+		Events: d.events,
+		Config: d.reload.Current, Reload: d.reload.Handler(),
+		Build: d.build(), Log: d.log,
+	})
+	for _, l := range listeners {
+		d.work.Go(func() {
+			if err := d.api.Serve(l); err != nil {
+				d.log.Error("Cannot serve the API", "error", err)
+			}
+		})
+	}
+}
+
+// leave is the way down. Records and descriptors were saved when they changed,
+// so that there is nothing to save: requests are brought to an end, and, without
+// live-restore, the containers too.
+func (d *daemon) leave() error {
+	cfg := d.reload.Current()
+	_ = d.notify(systemd.SdNotifyStopping, "STATUS=Stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), requestGrace)
+	defer cancel()
+	if err := d.api.Shutdown(ctx); err != nil {
+		d.log.Warn("Some requests were cut short", "error", err)
+	}
+	if cfg.LiveRestore {
+		return nil
+	}
+	d.log.Info("Shutting the containers down, as live-restore is off", "timeout", cfg.ShutdownTimeout)
+	done := make(chan struct{})
+	defer close(done)
+	go d.extend(done)
+	return d.ctrs.Shutdown(context.Background(), cfg.ShutdownTimeout)
+}
+
+// close ends what was begun, last one first.
+func (d *daemon) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	if d.set != nil {
+		errs = append(errs, d.set.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// dropUnknown removes from systemd's store what nobody has taken: descriptors
+// of a version of lrd that had other names for them.
+func (d *daemon) dropUnknown(ctx context.Context) {
+	names := d.set.Names()
+	if len(names) == 0 {
+		return
+	}
+	d.log.Warn("Removing descriptors from systemd's store that this version of lrd does not know", "descriptors", names)
+	if err := errors.Join(d.store.Remove(ctx, names...), d.set.Close()); err != nil {
+		d.log.Error("Cannot remove them", "error", err)
+	}
+}
+
+// countStored is how many descriptors systemd holds for us.
+func (d *daemon) countStored(ctx context.Context) (uint32, error) {
+	v, err := d.units.ServiceProperty(ctx, d.unit, "NFileDescriptorStore")
+	if err != nil {
+		return 0, err
+	}
+	n, ok := v.Value().(uint32)
+	if !ok {
+		return 0, fmt.Errorf("NFileDescriptorStore of %s is a %T", d.unit, v.Value())
+	}
+	return n, nil
+}
+
+// systemStopping says whether the machine is going down.
+func (d *daemon) systemStopping() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	state, err := d.units.SystemState(ctx)
+	return err == nil && state == "stopping" || errdefs.IsUnavailable(err)
+}
+
+// ownUnit is the unit that this process is the main process of.
+func ownUnit() string {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			name := filepath.Base(strings.TrimSpace(line))
+			if strings.HasSuffix(name, ".service") {
+				return name
+			}
+		}
+	}
+	return "lrd.service"
 }

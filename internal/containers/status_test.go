@@ -67,14 +67,14 @@ func TestFollow(t *testing.T) {
 		},
 		{
 			name: "start again", cur: isExited, unit: unitRun(20, 5),
-			want: Status{State: container.StateRunning, Pid: 20, ExitCode: 1, StartedAt: at(5), FinishedAt: at(2)},
+			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(5), FinishedAt: at(2)},
 			told: []incident{started(5)},
 		},
 		{
 			name: "a start clears what went wrong before",
 			cur:  Status{State: container.StateExited, ExitCode: 137, OOMKilled: true, Error: "no such file", StartedAt: at(1), FinishedAt: at(2)},
 			unit: unitRun(20, 5),
-			want: Status{State: container.StateRunning, Pid: 20, ExitCode: 137, StartedAt: at(5), FinishedAt: at(2)},
+			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(5), FinishedAt: at(2)},
 			told: []incident{started(5)},
 		},
 		{
@@ -187,7 +187,7 @@ func TestFollow(t *testing.T) {
 		},
 		{
 			name: "restarted", cur: isRestarting, unit: withRestarts(unitRun(20, 3), 1),
-			want: Status{State: container.StateRunning, Pid: 20, ExitCode: 1, StartedAt: at(3), FinishedAt: at(2), RestartCount: 1},
+			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(3), FinishedAt: at(2), RestartCount: 1},
 			told: []incident{started(3)},
 		},
 		{
@@ -260,6 +260,17 @@ func TestFollow(t *testing.T) {
 		{
 			name: "restarted unseen, clock set back", cur: isRunning, unit: withRestarts(unitRun(20, -3600), 1),
 			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(-3600), RestartCount: 1},
+			told: []incident{started(-3600)},
+		},
+		{
+			name: "restarted, clock set back", cur: isRestarting, unit: withRestarts(unitRun(20, -3600), 1),
+			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(-3600), FinishedAt: at(2), RestartCount: 1},
+			told: []incident{started(-3600)},
+		},
+		{
+			// As on a machine whose clock does not run while it is off.
+			name: "start again, clock set back", cur: isExited, unit: unitRun(20, -3600),
+			want: Status{State: container.StateRunning, Pid: 20, StartedAt: at(-3600), FinishedAt: at(2)},
 			told: []incident{started(-3600)},
 		},
 		{

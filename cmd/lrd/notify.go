@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/system"
+	"golang.org/x/sys/unix"
+
+	"lrd/internal/api"
+	"lrd/internal/reload"
+)
+
+// statusEvery is how often STATUS= is brought up to date. It is for people who
+// look at systemctl status; a container more or less may take as long to show.
+const statusEvery = 5 * time.Second
+
+// notify tells systemd (sd_notify(3)).
+func (d *daemon) notify(states ...string) error {
+	if _, err := systemd.SdNotify(false, strings.Join(states, "\n")); err != nil {
+		return fmt.Errorf("cannot notify systemd: %w", err)
+	}
+	return nil
+}
+
+// status is what an administrator reads in systemctl status.
+func (d *daemon) status(ctx context.Context) string {
+	n := d.ctrs.Counts()
+	stored := "?"
+	if count, err := d.countStored(ctx); err == nil {
+		stored = fmt.Sprint(count)
+	}
+	return fmt.Sprintf("%d containers (%d running, %d paused), %s descriptors stored, %s", n.Total, n.Running, n.Paused, stored, d.reload.Status())
+}
+
+// keepStatus keeps STATUS= true until ctx is done.
+func (d *daemon) keepStatus(ctx context.Context) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s := d.status(ctx); s != last && ctx.Err() == nil {
+			last = s
+			if err := d.notify("STATUS=" + s); err != nil {
+				d.log.Warn("Cannot tell systemd the status", "error", err)
+			}
+		}
+	}
+}
+
+// watchdog tells systemd that the daemon is alive, as long as it is: it must be
+// able to answer a request and to ask systemd something. A daemon that cannot is
+// killed and started again, which its containers do not notice.
+func (d *daemon) watchdog(ctx context.Context) {
+	interval, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	tick := time.NewTicker(interval / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := d.alive(ctx, interval/3); err != nil {
+			d.log.Error("The daemon is not well; systemd will restart it unless it recovers", "error", err)
+			continue
+		}
+		_ = d.notify(systemd.SdNotifyWatchdog)
+	}
+}
+
+// alive goes the way of a request: the container index and its locks, and systemd.
+func (d *daemon) alive(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		d.ctrs.Counts()
+		_, err := d.countStored(ctx)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("cannot get through the containers in %s: %w", timeout, context.Cause(ctx))
+	}
+}
+
+// extend asks systemd for more time while the containers are shut down.
+func (d *daemon) extend(done <-chan struct{}) {
+	const step = 20 * time.Second
+	for {
+		_ = d.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", step.Microseconds()), systemd.SdNotifyWatchdog)
+		select {
+		case <-done:
+			return
+		case <-time.After(step / 4):
+		}
+	}
+}
+
+// reloadOnSignal reloads the configuration at each SIGHUP, until ctx is done.
+func (d *daemon) reloadOnSignal(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			if _, err := d.reload.Reload(ctx); err != nil {
+				d.log.Error("Cannot reload the configuration; the old one stays in force", "error", err)
+			}
+		}
+	}
+}
+
+// reloaded tells the world about a reload that took effect: Docker's event, with the keys that changed.
+func (d *daemon) reloaded(r reload.Report) {
+	attrs := map[string]string{}
+	for _, c := range r.Changed {
+		attrs[c.Key] = c.New
+	}
+	var waiting []string
+	for _, c := range r.NeedRestart {
+		waiting = append(waiting, c.Key)
+	}
+	if len(waiting) > 0 {
+		attrs["need-restart"] = strings.Join(waiting, ",")
+	}
+	host, _ := os.Hostname()
+	attrs["name"] = host
+	d.events.Publish(events.Message{Type: events.DaemonEventType, Action: events.ActionReload, Actor: events.Actor{ID: host, Attributes: attrs}})
+	if err := d.net.Reapply(context.Background()); err != nil {
+		d.log.Error("Cannot put the network's rules back", "error", err)
+	}
+}
+
+// build is what this program is made of, for `docker version`.
+func (d *daemon) build() api.Build {
+	b := api.Build{Version: version, GitCommit: commit()}
+	component := func(name, version string, details map[string]string) {
+		b.Components = append(b.Components, system.ComponentVersion{Name: name, Version: version, Details: details})
+	}
+	component("systemd", fmt.Sprint(d.units.Version()), nil)
+	if rt, ok := d.reload.Current().Runtimes[d.reload.Current().DefaultRuntime]; ok {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if out, err := exec.CommandContext(ctx, rt.Path, "--version").Output(); err == nil {
+			first, _, _ := strings.Cut(string(out), "\n")
+			component(d.reload.Current().DefaultRuntime, first[strings.LastIndex(first, " ")+1:], nil)
+		}
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		component("kernel", unix.ByteSliceToString(u.Release[:]), nil)
+	}
+	return b
+}

@@ -1,0 +1,122 @@
+package containers
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What systemd runs for a container are two short scripts in the container's
+// runtime directory, with all values written out. So the unit's commands hold no
+// character that systemd would expand, a daemon-reload reads back exactly what
+// was set over D-Bus, a container started by one version of lrd ends by that
+// version's script, and an administrator can read what happens.
+const (
+	createScript = "create" // ExecStart=: opens the FIFOs by path and makes the container
+	exitedScript = "exited" // ExecStopPost=: notes the exit and puts the runtime's state away
+)
+
+// bundle is what a bundle and its scripts are made of.
+type bundle struct {
+	id, name string
+	dir      string // the container's runtime directory
+	root     string // the runtime's state directory
+	runtime  Runtime
+	tty      bool
+	stdin    bool
+	spec     *specs.Spec
+}
+
+func (b bundle) path(name string) string { return filepath.Join(b.dir, name) }
+
+// command is the runtime's command line up to and without the subcommand.
+func (b bundle) command() []string {
+	args := append([]string{b.runtime.Path}, b.runtime.Args...)
+	args = append(args, "--root", b.root)
+	if filepath.Base(b.runtime.Path) == "crun" {
+		// The unit's control group is systemd's; the container's limits are the unit's properties.
+		args = append(args, "--cgroup-manager=disabled")
+	}
+	return args
+}
+
+// write puts config.json and the scripts on disk.
+func (b bundle) write() error {
+	config, err := json.Marshal(b.spec)
+	if err != nil {
+		return fmt.Errorf("cannot encode the runtime configuration: %w", err)
+	}
+	if err := os.MkdirAll(b.path("bundle"), 0o700); err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		"bundle/config.json": config,
+		createScript:         []byte(b.create()),
+		exitedScript:         []byte(b.exited()),
+	} {
+		if err := os.WriteFile(b.path(name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// create opens the standard streams by path, not by descriptors passed through
+// systemd: before version 254 those are gone after the first Restart=.
+//
+// Output is opened for reading and writing, so that the container is a reader
+// of its own pipe and a write never fails with EPIPE, whoever dies. Input is
+// opened for reading only, as its end must reach the container when the client
+// closes it; the writer on descriptor 9 keeps that open from blocking.
+func (b bundle) create() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
+	fmt.Fprintf(&s, ": >%s\n", quote(b.path("runtime.log")))
+	args := append(b.command(), "--log", b.path("runtime.log"), "--log-format", "json",
+		"create", "--bundle", b.path("bundle"), "--pid-file", b.path("pid"))
+	switch {
+	case b.tty:
+		args = append(args, "--console-socket", b.path(fdListener))
+		s.WriteString("exec </dev/null\n")
+	case b.stdin:
+		in := quote(b.path(fdStdin))
+		fmt.Fprintf(&s, "exec 9<>%s <%s 9>&-\n", in, in)
+	default:
+		s.WriteString("exec </dev/null\n")
+	}
+	if !b.tty {
+		fmt.Fprintf(&s, "exec 1<>%s 2<>%s\n", quote(b.path(fdStdout)), quote(b.path(fdStderr)))
+	}
+	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
+	return s.String()
+}
+
+// exited notes how the run ended, for the runs whose end nobody is there to
+// see and whose unit does not stay: see exits.go for the form.
+func (b bundle) exited() string {
+	events := filepath.Join("/sys/fs/cgroup", Slice, unitName(b.id), "memory.events")
+	var s strings.Builder
+	fmt.Fprintf(&s, "# Notes the exit of container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\n", b.name)
+	fmt.Fprintf(&s, "oom=0\nif [ -r %s ]; then\n\twhile read -r key value; do [ \"$key\" = oom_kill ] && oom=$value; done <%s\nfi\n", events, events)
+	fmt.Fprintf(&s, "printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$(date +%%s.%%N)\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
+		quote(b.path(exitsFile)))
+	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
+	return s.String()
+}
+
+// quote makes s one word for sh.
+func quote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func quoteAll(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}

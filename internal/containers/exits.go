@@ -1,0 +1,104 @@
+package containers
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"lrd/internal/oci"
+	"lrd/internal/units"
+)
+
+// exitsFile is the container's own list of how its runs ended, in its runtime
+// directory. systemd keeps the status of one run, and of a unit that ends
+// cleanly and does not remain it keeps nothing; this fills both gaps for the
+// time that the daemon is away. A line is
+//
+//	INVOCATION_ID SECONDS.NANOSECONDS SERVICE_RESULT EXIT_CODE EXIT_STATUS OOM_KILLS
+//
+// with the variables that systemd gives to ExecStopPost= (systemd.exec(5)).
+const exitsFile = "exits"
+
+// exitNote is one line of it.
+type exitNote struct {
+	invocation string
+	at         time.Time
+	code       int
+	oom        bool
+}
+
+// readExits reads the list, oldest first. Lines that make no sense are left
+// out: one may be torn when the machine was.
+func readExits(path string) ([]exitNote, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var notes []exitNote
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if n, ok := parseExit(sc.Text()); ok {
+			notes = append(notes, n)
+		}
+	}
+	return notes, nil
+}
+
+func parseExit(line string) (exitNote, bool) {
+	fields := strings.Fields(line)
+	if len(fields) != 6 {
+		return exitNote{}, false
+	}
+	sec, nsec, _ := strings.Cut(fields[1], ".")
+	s, err1 := strconv.ParseInt(sec, 10, 64)
+	ns, err2 := strconv.ParseInt(nsec, 10, 64)
+	if err1 != nil || err2 != nil || ns < 0 || ns >= int64(time.Second) {
+		return exitNote{}, false
+	}
+	n := exitNote{invocation: fields[0], at: time.Unix(s, ns), oom: fields[5] != "0"}
+	switch fields[3] {
+	case "exited":
+		code, err := strconv.Atoi(fields[4])
+		if err != nil {
+			return exitNote{}, false
+		}
+		n.code = code
+	case "killed", "dumped":
+		sig, err := oci.ParseSignal(fields[4])
+		if err != nil {
+			return exitNote{}, false
+		}
+		n.code = 128 + int(sig)
+	default: // the unit failed before there was a process to speak of
+		return exitNote{}, false
+	}
+	return n, true
+}
+
+// lastExit is the state of a unit that is gone, as far as its list of exits
+// tells it: an exit after the run that cur knows began. Without one, u is
+// returned as it is.
+func lastExit(u units.State, cur Status, notes []exitNote) units.State {
+	if len(notes) == 0 || ended(u) && !u.ExecMainExit.Before(cur.StartedAt) {
+		return u
+	}
+	n := notes[len(notes)-1]
+	if n.at.Before(cur.StartedAt) {
+		return u
+	}
+	u.ActiveState, u.SubState = "inactive", "dead"
+	if u.ExecMainStart.IsZero() {
+		u.ExecMainStart = cur.StartedAt
+		u.ExecMainPID = uint32(cur.Pid)
+	}
+	u.ExecMainExit = n.at
+	u.ExecMainCode, u.ExecMainStatus = cldExited, int32(n.code)
+	return u
+}

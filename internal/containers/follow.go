@@ -1,0 +1,255 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"lrd/internal/output"
+	"lrd/internal/units"
+)
+
+// lostExitCode is the exit code of a run of which nobody can tell how it ended,
+// as Docker's.
+const lostExitCode = 255
+
+// enqueue hands on what systemd said of the container's unit. It never waits:
+// each container has its own worker, so one that is stuck delays no other.
+func (c *Container) enqueue(change units.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, change)
+	if !c.worker {
+		c.worker = true
+		c.m.workers.Go(c.work)
+	}
+}
+
+// work looks at the queue until it is empty.
+func (c *Container) work() {
+	for {
+		// op first: what is queued while a start is under way belongs to that start or to nobody.
+		if err := c.lock(c.m.ctx); err != nil {
+			c.mu.Lock()
+			c.worker = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Lock()
+		if len(c.queue) == 0 || c.gone {
+			c.worker = false
+			c.mu.Unlock()
+			c.unlock()
+			return
+		}
+		change := c.queue[0]
+		c.queue = c.queue[1:]
+		c.mu.Unlock()
+		c.m.observe(c.m.ctx, c, change.State, change.Removed)
+		c.unlock()
+	}
+}
+
+// observe brings the container up to what systemd says of its unit; gone says
+// that the unit is not there any more. The caller holds c.op.
+func (m *Manager) observe(ctx context.Context, c *Container, u units.State, gone bool) {
+	if m.note(ctx, c, u, gone) {
+		m.finish(ctx, c)
+	}
+}
+
+// note is observe up to the point where everybody has been told; over says that
+// what the run stood on is to be put away.
+func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bool) (over bool) {
+	cur := c.Status()
+	c.mu.Lock()
+	stopping, policy := c.stopping, c.record.HostConfig.RestartPolicy
+	c.mu.Unlock()
+	if stopping && awaitingRestart(u) {
+		// The restart policy does not hold for a stop that somebody asked for.
+		if err := m.o.Units.Stop(ctx, unitName(c.id)); err != nil {
+			m.logger(c.id, "stop").Warn("Cannot stop the unit from being started again", "error", err)
+		}
+		u.ActiveState, u.SubState = "inactive", "dead"
+	}
+	notes, err := readExits(filepath.Join(m.runDir(c.id), exitsFile))
+	if err != nil {
+		m.logger(c.id, "exit").Warn("Cannot read the container's list of exits", "error", err)
+	}
+	if gone {
+		u = vanished(u, cur, notes)
+	}
+	next, told := follow(cur, u)
+	told = addMissed(cur, told, notes)
+	if next == cur && len(told) == 0 {
+		return false
+	}
+	// A policy that always restarts and a unit that has ended: somebody has
+	// stopped it with systemctl, or the machine is going down.
+	behindOurBack := !stopping && next.State == container.StateExited && (policy.IsAlways() || policy.IsUnlessStopped()) && !m.o.SystemStopping()
+	c.note(func(_ *Record, s *Status) {
+		next.Reason, next.ManuallyStopped = s.Reason, s.ManuallyStopped || behindOurBack
+		*s = next
+	})
+	for _, i := range told {
+		m.tell(c, i)
+	}
+	m.tellPause(c, cur.State, next.State)
+	return next.State == container.StateExited
+}
+
+// vanished is the state of a unit that is not loaded any more: what systemd said
+// last, what the list of exits says, or, if neither knows, an end at an unknown
+// time with an unknown status.
+func vanished(u units.State, cur Status, notes []exitNote) units.State {
+	if !cur.Running() {
+		return u
+	}
+	u = lastExit(u, cur, notes)
+	u.ActiveState, u.SubState = "inactive", "dead"
+	if !ended(u) || u.ExecMainExit.Before(cur.StartedAt) {
+		u.ExecMainPID, u.ExecMainStart = uint32(cur.Pid), cur.StartedAt
+		u.ExecMainExit = time.Now()
+		u.ExecMainCode, u.ExecMainStatus = cldExited, lostExitCode
+	}
+	return u
+}
+
+// addMissed completes what is told by the runs that came and went unseen, as
+// far as the list of exits has them: a run begins where the one before ended, so
+// only ends are known, and the OOM killer's part in them.
+func addMissed(cur Status, told []incident, notes []exitNote) []incident {
+	var missed []incident
+	for _, n := range notes {
+		if !n.at.After(cur.StartedAt) || !cur.Running() || cur.State == container.StateRestarting && !n.at.After(cur.FinishedAt) {
+			continue
+		}
+		known := false
+		for i, t := range told {
+			// The note is written a few milliseconds after systemd has seen the exit.
+			if t.exited && t.code == n.code && n.at.Sub(t.at) >= 0 && n.at.Sub(t.at) < time.Minute {
+				told[i].oom = t.oom || n.oom
+				known = true
+			}
+		}
+		begun := len(told) > 0 && !told[0].exited && n.at.Before(told[0].at)
+		if !known && begun {
+			missed = append(missed, incident{exited: true, at: n.at, code: n.code, oom: n.oom})
+		}
+	}
+	return append(missed, told...)
+}
+
+// tell publishes what happened, and draws the run's boundary in its output.
+func (m *Manager) tell(c *Container, i incident) {
+	if !i.exited {
+		m.beginRun(c)
+		m.publish(c, events.ActionStart, i.at, nil)
+		return
+	}
+	m.endRun(c)
+	_, s := c.snapshot()
+	if i.oom {
+		c.note(func(_ *Record, s *Status) { s.OOMKilled = true })
+		m.publish(c, events.ActionOOM, i.at, nil)
+	}
+	m.publish(c, events.ActionDie, i.at, map[string]string{
+		"exitCode":     strconv.Itoa(i.code),
+		"execDuration": strconv.Itoa(int(max(i.at.Sub(s.StartedAt), 0).Seconds())),
+	})
+	c.wake(container.WaitConditionNextExit, i.code, nil)
+}
+
+func (m *Manager) tellPause(c *Container, from, to container.ContainerState) {
+	switch {
+	case from == to:
+	case to == container.StatePaused:
+		m.publish(c, events.ActionPause, time.Time{}, nil)
+	case from == container.StatePaused && to == container.StateRunning:
+		m.publish(c, events.ActionUnPause, time.Time{}, nil)
+	}
+}
+
+// endRun takes over what the run has left in its pipes, and lets readers know that it is over.
+func (m *Manager) endRun(c *Container) {
+	c.mu.Lock()
+	out, ended := c.out, c.runEnded
+	c.runEnded = nil
+	c.mu.Unlock()
+	if out != nil {
+		if err := out.EndRun(m.ctx); err != nil && !errors.Is(err, output.ErrClosed) && m.ctx.Err() == nil {
+			m.logger(c.id, "exit").Error("Cannot take over the last of the container's output", "error", err)
+		}
+	}
+	if ended != nil {
+		close(ended)
+	}
+}
+
+// finish puts away what the last run stood on, once it is over for good. The
+// caller holds c.op. What cannot be put away is tried again at the next start of
+// the container or of the daemon.
+func (m *Manager) finish(ctx context.Context, c *Container) {
+	if m.ctx.Err() != nil {
+		return // the daemon is leaving; the next one finds Record.Run and goes on here
+	}
+	if c.Status().Running() {
+		return // started again meanwhile
+	}
+	log := m.logger(c.id, "exit")
+	if err := m.putAway(ctx, c); err != nil {
+		log.Error("Cannot put everything of the container's run away", "error", err)
+	} else {
+		c.note(func(r *Record, s *Status) {
+			r.Run = nil
+			s.Reason = homeReason(*r, m.o.Images.Driver())
+		})
+	}
+	r, s := c.snapshot()
+	c.wake(container.WaitConditionNotRunning, s.ExitCode, nil)
+	c.mu.Lock()
+	keep := c.restarting
+	c.mu.Unlock()
+	if c.foreign {
+		m.drop(c)
+		return
+	}
+	if r.HostConfig.AutoRemove && !keep {
+		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
+			log.Error("Cannot remove the container after its end", "error", err)
+		}
+	}
+}
+
+// putAway releases everything of a run that is over. It may be called again.
+func (m *Manager) putAway(ctx context.Context, c *Container) error {
+	r, _ := c.snapshot()
+	name := unitName(c.id)
+	errs := []error{m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)}
+	if r.Run != nil && r.Run.Endpoint != nil {
+		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
+	}
+	if c.foreign {
+		return errors.Join(errs...) // what else it stands on is not known
+	}
+	return errors.Join(append(errs, m.unmountRootfs(ctx, &r), removeAll(m.runDir(c.id)))...)
+}
+
+// unmountRootfs unmounts a container's root filesystem, if it is one that this
+// daemon's storage driver knows.
+func (m *Manager) unmountRootfs(ctx context.Context, r *Record) error {
+	if r.Home.StorageDriver != m.o.Images.Driver() {
+		return nil
+	}
+	err := m.o.Images.UnmountRootfs(ctx, r.ID)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

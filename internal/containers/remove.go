@@ -1,0 +1,129 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+)
+
+// Remove deletes a container that does not run, or, with Force, ends it first.
+// Errors: ErrConflict when it runs.
+func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error {
+	if o.Link {
+		return refused(errdefs.ErrNotImplemented, "cannot remove the link %s: lrd has no legacy links", ref)
+	}
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	r, s := c.snapshot()
+	switch {
+	case !s.Running():
+	case !o.Force && s.State == container.StatePaused:
+		return refused(errdefs.ErrConflict, "cannot remove container %q: container is paused and must be unpaused first", "/"+r.Name)
+	case !o.Force:
+		return refused(errdefs.ErrConflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+r.Name, s.State)
+	default:
+		if err := m.forceStop(ctx, c); err != nil {
+			return err
+		}
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	if s := c.Status(); s.Running() {
+		return refused(errdefs.ErrConflict, "cannot remove container %q: it was started again meanwhile", "/"+r.Name)
+	}
+	return m.remove(ctx, c, o)
+}
+
+// forceStop kills a container without a grace period.
+func (m *Manager) forceStop(ctx context.Context, c *Container) error {
+	stopped := c.await(container.WaitConditionNotRunning)
+	if err := m.markStopping(c, byPerson); err != nil {
+		return err
+	}
+	if err := m.signal(ctx, c, syscall.SIGKILL); err != nil {
+		return err
+	}
+	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(syscall.SIGKILL))})
+	if err := m.o.Units.Thaw(ctx, unitName(c.id)); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+		m.logger(c.id, "remove").Debug("Cannot thaw the container's unit", "error", err)
+	}
+	return m.killAndWait(ctx, c, stopped)
+}
+
+// remove deletes everything of a container. The caller holds c.op. What goes
+// wrong leaves it dead: what is left is shown, and can be removed again.
+func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) error {
+	r, s := c.snapshot()
+	if c.foreign {
+		return refused(errdefs.ErrFailedPrecondition, "cannot remove container %s: %s", r.Name, s.Reason)
+	}
+	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		return nil
+	}
+	c.status.State = container.StateRemoving
+	c.mu.Unlock()
+	if err := m.removeParts(ctx, c, &r, o); err != nil {
+		c.note(func(_ *Record, s *Status) {
+			s.State = container.StateDead
+			s.Error = err.Error()
+		})
+		return fmt.Errorf("cannot remove container %s: %w", r.Name, err)
+	}
+	m.mu.Lock()
+	delete(m.byID, c.id)
+	if m.names[r.Name] == c.id {
+		delete(m.names, r.Name)
+	}
+	m.mu.Unlock()
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	m.publish(c, events.ActionDestroy, time.Time{}, nil)
+	for _, condition := range []container.WaitCondition{container.WaitConditionRemoved, container.WaitConditionNextExit, container.WaitConditionNotRunning} {
+		c.wake(condition, s.ExitCode, nil)
+	}
+	return nil
+}
+
+func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o RemoveOptions) error {
+	if r.Run != nil {
+		if err := m.putAway(ctx, c); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	out := c.out
+	c.out = nil
+	c.mu.Unlock()
+	if out != nil {
+		if err := out.Close(); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	if r.ImageID != "" {
+		errs = append(errs, m.o.Images.RemoveRootfs(ctx, c.id))
+	}
+	if o.Volumes {
+		errs = append(errs, m.removeVolumes(ctx, r))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// The Record goes last: until then a crash leaves something to go on from.
+	return removeAll(m.runDir(c.id), m.outputDir(c.id), m.dataDir(c.id))
+}

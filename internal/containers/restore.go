@@ -1,0 +1,477 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sync/errgroup"
+
+	"lrd/internal/fdstore"
+	"lrd/internal/networks"
+	"lrd/internal/units"
+)
+
+// Stored is what systemd has handed back at the start; *fdstore.Set is one.
+type Stored interface {
+	Names() []string
+	Take(name string) *os.File
+}
+
+// restoreParallel is how many containers are taken back at a time. The work is
+// opening files; more than a few at once gain nothing.
+const restoreParallel = 8
+
+// Restore takes back what an earlier daemon has left, be it after a restart, a
+// crash or a boot: every container gets a verdict, and nothing is killed. It is
+// called once, before Run and before the API answers.
+//
+// It returns when all containers are shown as they are and the output of those
+// that run is collected again. What is left of runs that are over is put away
+// afterwards, in the background. A container that cannot be taken back is no
+// error of Restore's: it is shown with its Status.Reason.
+func (m *Manager) Restore(ctx context.Context, stored Stored) error {
+	all, err := m.records.list()
+	if err != nil {
+		return err
+	}
+	loaded, err := m.o.Units.List(ctx, UnitPattern)
+	if err != nil {
+		return fmt.Errorf("cannot list the containers' units: %w", err)
+	}
+	descriptors := groupStored(stored)
+	network := m.restoreNetwork(ctx, all, loaded)
+	cases := m.gather(all, loaded, descriptors, network)
+
+	// All are known before the first is looked at: the rest may refer to each other.
+	for _, k := range cases {
+		m.index(k.c)
+	}
+	var group errgroup.Group
+	group.SetLimit(restoreParallel)
+	for _, k := range cases {
+		group.Go(func() error {
+			m.apply(ctx, k)
+			return nil
+		})
+	}
+	_ = group.Wait() // apply has no error: it says what is wrong at the container
+	return m.dropUnknown(ctx, stored, descriptors)
+}
+
+// restoring is one container on its way back.
+type restoring struct {
+	c       *Container
+	e       evidence
+	verdict Verdict
+	ends    ends // from the store
+}
+
+// gather joins what is known from the Records, from systemd and from the store, and decides.
+func (m *Manager) gather(all []found, loaded map[string]units.State, descriptors map[string]ends, network map[string]error) []*restoring {
+	var cases []*restoring
+	seen := map[string]bool{}
+	add := func(id string, e evidence) {
+		seen[id] = true
+		e.bootID, e.storageDriver = m.o.BootID, m.o.Images.Driver()
+		if u, ok := loaded[unitName(id)]; ok {
+			e.unit = &u
+		}
+		k := &restoring{e: e, ends: descriptors[id]}
+		delete(descriptors, id)
+		for what := range k.ends {
+			k.e.stored = append(k.e.stored, what)
+		}
+		k.e.onDisk = m.pipesOnDisk(id)
+		k.e.network = network[id]
+		k.verdict = reconcile(k.e)
+		k.c = m.restored(id, k.e, k.verdict)
+		cases = append(cases, k)
+	}
+	for _, f := range all {
+		if errors.Is(f.err, fs.ErrNotExist) && loaded[unitName(f.id)].Name == "" {
+			// Made half-way, or removed but for this.
+			if err := errors.Join(m.o.Images.RemoveRootfs(m.ctx, f.id), removeAll(m.dataDir(f.id), m.runDir(f.id))); err != nil {
+				m.logger(f.id, "restore").Warn("Cannot remove the rest of a container", "error", err)
+			}
+			continue
+		}
+		add(f.id, evidence{record: f.record, err: f.err})
+	}
+	for name := range loaded {
+		if id, ok := unitID(name); ok && !seen[id] {
+			add(id, evidence{})
+		}
+	}
+	return cases
+}
+
+// pipesOnDisk lists the descriptors of a container that can be opened again by path.
+func (m *Manager) pipesOnDisk(id string) []string {
+	var there []string
+	for _, what := range []string{fdStdin, fdStdout, fdStderr, fdVia} {
+		if info, err := os.Lstat(filepath.Join(m.runDir(id), what)); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+			there = append(there, what)
+		}
+	}
+	return there
+}
+
+// restored is the live form of what was found.
+func (m *Manager) restored(id string, e evidence, v Verdict) *Container {
+	if v.Action != Foreign && v.Action != Broken {
+		c := m.newContainer(*e.record)
+		c.status.Reason = v.Reason
+		return c
+	}
+	r := Record{ID: id, Name: id[:12], Config: &container.Config{}, HostConfig: &container.HostConfig{}}
+	if e.record != nil {
+		r.Created = e.record.Created
+		if e.record.Name != "" {
+			r.Name = e.record.Name
+		}
+	}
+	r.Status.State = container.StateDead
+	if e.unit != nil {
+		// The description is the name and, in brackets, the image.
+		if name, image, ok := strings.Cut(e.unit.Description, " ("); ok {
+			r.Name, r.Config.Image = name, strings.TrimSuffix(image, ")")
+		}
+		if r.Created.IsZero() {
+			r.Created = e.unit.ExecMainStart
+		}
+	}
+	c := m.newContainer(r)
+	c.foreign = true
+	c.status.Reason = v.Reason
+	return c
+}
+
+// index makes a container known. A name that is taken already stays with its owner.
+func (m *Manager) index(c *Container) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byID[c.id] = c
+	if _, taken := m.names[c.record.Name]; taken {
+		c.record.Name = c.id[:12]
+	}
+	m.names[c.record.Name] = c.id
+}
+
+// drop forgets a container that is none of ours, once its unit has ended.
+func (m *Manager) drop(c *Container) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.byID, c.id)
+	r, _ := c.snapshot()
+	delete(m.names, r.Name)
+}
+
+// apply carries a verdict out.
+func (m *Manager) apply(ctx context.Context, k *restoring) {
+	log := m.logger(k.c.id, "restore")
+	switch {
+	case k.verdict.Reason != "":
+		log.Warn("The container is shown with a reason", "verdict", k.verdict.Action, "reason", k.verdict.Reason)
+	default:
+		log.Debug("Taking the container back", "verdict", k.verdict.Action)
+	}
+	switch k.verdict.Action {
+	case Keep, Broken:
+		k.ends.close()
+	case NeverRan:
+		k.ends.close()
+		m.later(k.c, func(ctx context.Context) { m.undoStart(ctx, k.c, k.e.unit) })
+	case Foreign:
+		// Its descriptors stay in the store: to close the console would end it.
+		k.ends.close()
+		m.observe(ctx, k.c, *k.e.unit, false)
+	case Adopt:
+		m.reopen(ctx, k)
+		m.reconnect(k)
+		m.observe(ctx, k.c, *k.e.unit, false)
+	case Over:
+		m.reopen(ctx, k)
+		m.reconnect(k)
+		m.noteOver(ctx, k)
+		m.later(k.c, func(ctx context.Context) { m.finish(ctx, k.c) })
+	}
+}
+
+// noteOver takes note of an end that nobody has seen.
+func (m *Manager) noteOver(ctx context.Context, k *restoring) {
+	if !k.c.Status().Running() && (k.e.unit == nil || !begun(k.c.Status(), *k.e.unit)) {
+		return // it is noted already: the daemon before died while putting the run away
+	}
+	u := units.State{Name: unitName(k.c.id)}
+	if k.e.unit != nil {
+		u = *k.e.unit
+	}
+	m.note(ctx, k.c, u, k.e.unit == nil || !ended(u))
+	if k.e.record.Run.BootID != m.o.BootID {
+		k.c.note(func(_ *Record, s *Status) { s.Error = "the machine was restarted while the container ran" })
+	}
+}
+
+// reconnect begins to collect a container's output again.
+func (m *Manager) reconnect(k *restoring) {
+	if k.e.record == nil || k.e.record.Run == nil {
+		k.ends.close()
+		return
+	}
+	k.c.mu.Lock()
+	k.c.runEnded = make(chan struct{})
+	k.c.mu.Unlock()
+	if err := m.connect(k.c, k.ends); err != nil {
+		m.logger(k.c.id, "restore").Error("Cannot collect the container's output", "error", err)
+		k.c.note(func(_ *Record, s *Status) { s.Reason = "its output is not collected: " + err.Error() })
+	}
+}
+
+// reopen opens by path what the store has lost, and stores it again.
+func (m *Manager) reopen(ctx context.Context, k *restoring) {
+	if k.ends == nil {
+		k.ends = ends{}
+	}
+	var items []fdstore.Item
+	for _, what := range k.verdict.Reopen {
+		path := filepath.Join(m.runDir(k.c.id), what)
+		var f *os.File
+		var err error
+		if what == fdListener {
+			_ = os.Remove(path)
+			f, err = listenConsole(path)
+		} else {
+			f, err = openFIFO(path, 0)
+		}
+		if err != nil {
+			m.logger(k.c.id, "restore").Warn("Cannot open again what was lost", "descriptor", what, "error", err)
+			continue
+		}
+		k.ends[what] = f
+		items = append(items, fdstore.Item{Name: fdName(k.c.id, what), File: f})
+	}
+	if len(items) == 0 {
+		return
+	}
+	m.logger(k.c.id, "restore").Info("Opened descriptors again that systemd had not kept", "descriptors", len(items))
+	if err := m.o.Descriptors.PutAll(ctx, items); err != nil {
+		m.logger(k.c.id, "restore").Error("Cannot keep the container's descriptors over a restart of lrd", "error", err)
+	}
+}
+
+// later does something for a container in the background, with c.op held, and
+// ends with the Manager.
+func (m *Manager) later(c *Container, do func(context.Context)) {
+	m.workers.Go(func() {
+		if c.lock(m.ctx) != nil {
+			return
+		}
+		defer c.unlock()
+		do(m.ctx)
+	})
+}
+
+// undoStart puts the preparations of an interrupted start away.
+func (m *Manager) undoStart(ctx context.Context, c *Container, u *units.State) {
+	if c.Status().Running() {
+		return
+	}
+	if err := m.putAway(ctx, c); err != nil {
+		m.logger(c.id, "restore").Error("Cannot put an interrupted start away", "error", err)
+		return
+	}
+	c.note(func(r *Record, s *Status) {
+		r.Run = nil
+		if u != nil {
+			s.Error = "the start was interrupted, and failed"
+		}
+	})
+	if r, _ := c.snapshot(); r.HostConfig.AutoRemove {
+		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
+			m.logger(c.id, "restore").Error("Cannot remove the container", "error", err)
+		}
+	}
+}
+
+// groupStored takes all descriptors of containers out of what systemd handed
+// back, by container.
+func groupStored(stored Stored) map[string]ends {
+	groups := map[string]ends{}
+	for _, name := range stored.Names() {
+		id, what, ok := strings.Cut(name, ".")
+		if !ok || !isID(id) {
+			continue
+		}
+		f := stored.Take(name)
+		if f == nil {
+			continue
+		}
+		if groups[id] == nil {
+			groups[id] = ends{}
+		}
+		groups[id][what] = f
+	}
+	return groups
+}
+
+// dropUnknown removes from the store what belongs to no container any more.
+func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[string]ends) error {
+	var names []string
+	for id, e := range left {
+		for what := range e {
+			names = append(names, fdName(id, what))
+		}
+		e.close()
+	}
+	for _, name := range stored.Names() {
+		if id, _, _ := strings.Cut(name, "."); isID(id) {
+			names = append(names, name) // a second one of the same name
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	m.o.Log.Warn("Removing descriptors from systemd's store that belong to no container", "descriptors", names)
+	return m.o.Descriptors.Remove(ctx, names...)
+}
+
+// restoreNetwork gives running containers their places in the network back, and
+// returns what is not as it was, by container.
+func (m *Manager) restoreNetwork(ctx context.Context, all []found, loaded map[string]units.State) map[string]error {
+	var endpoints []networks.Endpoint
+	for _, f := range all {
+		if f.err != nil || f.record.Run == nil || f.record.Run.Endpoint == nil || f.record.Run.BootID != m.o.BootID {
+			continue
+		}
+		if _, ok := loaded[unitName(f.id)]; ok {
+			endpoints = append(endpoints, *f.record.Run.Endpoint)
+		}
+	}
+	err := m.o.Networks.Restore(ctx, endpoints)
+	var some *networks.RestoreError
+	if errors.As(err, &some) {
+		return some.Endpoints
+	}
+	if err != nil {
+		m.o.Log.Error("Cannot restore the network", "error", err)
+	}
+	return nil
+}
+
+// Autostart starts what should run and does not: after a boot, and after a
+// stop of the daemon that shut the containers down. It returns when every start
+// has been tried. It is called after the daemon has reported that it is ready,
+// since a container's unit is ordered after it.
+func (m *Manager) Autostart(ctx context.Context) {
+	var group errgroup.Group
+	group.SetLimit(restoreParallel)
+	for _, c := range slices.Backward(m.all()) { // oldest first: others may refer to it
+		if !c.wantsStart(m.o.BootID) {
+			continue
+		}
+		group.Go(func() error {
+			if err := m.Start(ctx, c.id); err != nil && !errors.Is(err, ErrNotModified) && !errdefs.IsNotFound(err) {
+				m.logger(c.id, "autostart").Error("Cannot start the container", "error", err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// wantsStart says whether the restart policy wants the container started at a start of the daemon.
+func (c *Container) wantsStart(bootID string) bool {
+	r, s := c.snapshot()
+	if c.foreign || s.State != container.StateExited || s.StartedAt.IsZero() {
+		return false
+	}
+	return policyWantsStart(r.HostConfig.RestartPolicy, s, r.LastBoot != "" && r.LastBoot != bootID)
+}
+
+// policyWantsStart is the rule. Docker starts containers with the policy always
+// at every start of the daemon, stopped by a person or not. lrd does so after
+// a boot only: a restart of the daemon changes nothing.
+func policyWantsStart(p container.RestartPolicy, s Status, booted bool) bool {
+	switch p.Name {
+	case container.RestartPolicyAlways:
+		return booted || !s.ManuallyStopped
+	case container.RestartPolicyUnlessStopped:
+		return !s.ManuallyStopped
+	case container.RestartPolicyOnFailure:
+		return !s.ManuallyStopped && s.ExitCode != 0 && (p.MaximumRetryCount == 0 || s.RestartCount < p.MaximumRetryCount)
+	}
+	return false
+}
+
+// Shutdown ends all containers, as a stop of the daemon without live-restore
+// does: those that share another one's namespaces before that one, the others
+// at the same time. What does not end in time is killed. The next start of the
+// daemon starts again what its policy wants.
+func (m *Manager) Shutdown(ctx context.Context, timeout time.Duration) error {
+	if timeout >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	var errs []error
+	for _, layer := range shutdownOrder(m.all()) {
+		var mu sync.Mutex
+		var group sync.WaitGroup
+		for _, c := range layer {
+			group.Go(func() {
+				if err := m.shutdownOne(ctx, c); err != nil {
+					mu.Lock()
+					errs = append(errs, fmt.Errorf("cannot stop container %s: %w", c.id, err))
+					mu.Unlock()
+				}
+			})
+		}
+		group.Wait()
+	}
+	return errors.Join(errs...)
+}
+
+// shutdownOne stops a container within what ctx leaves of time.
+func (m *Manager) shutdownOne(ctx context.Context, c *Container) error {
+	if !c.Status().Running() {
+		return nil
+	}
+	r, _ := c.snapshot()
+	o := StopOptions{}
+	if deadline, ok := ctx.Deadline(); ok {
+		left := max(int(time.Until(deadline).Seconds()), 0)
+		if own := stopTimeout(r, o, m.o.Config()); own < 0 || time.Duration(left)*time.Second < own {
+			o.Timeout = &left
+		}
+	}
+	return m.stop(context.WithoutCancel(ctx), c, o, byDaemon)
+}
+
+// shutdownOrder is the running containers in layers: those in a later layer
+// stand on one in it no more.
+func shutdownOrder(all []*Container) [][]*Container {
+	var dependents, others []*Container
+	for _, c := range all {
+		r, s := c.snapshot()
+		if !s.Running() {
+			continue
+		}
+		if h := r.HostConfig; h.NetworkMode.IsContainer() || h.PidMode.IsContainer() || h.IpcMode.IsContainer() {
+			dependents = append(dependents, c)
+		} else {
+			others = append(others, c)
+		}
+	}
+	return [][]*Container{dependents, others}
+}

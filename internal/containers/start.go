@@ -1,0 +1,392 @@
+package containers
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"lrd/internal/config"
+	"lrd/internal/oci"
+	"lrd/internal/output"
+	"lrd/internal/units"
+)
+
+// consoleTimeout bounds the wait for a console that the runtime has sent already.
+const consoleTimeout = 10 * time.Second
+
+// Start runs a container. Errors: ErrNotModified when it runs already,
+// ErrConflict when it is paused or being removed, ErrInvalidArgument when its
+// command cannot be run.
+//
+// A start that has begun is carried through or undone even if the caller goes
+// away.
+func (m *Manager) Start(ctx context.Context, ref string) error {
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	return m.start(context.WithoutCancel(ctx), c)
+}
+
+// start is Start with c.op held.
+func (m *Manager) start(ctx context.Context, c *Container) error {
+	r, s := c.snapshot()
+	switch {
+	case s.State == container.StatePaused:
+		return refused(errdefs.ErrConflict, "cannot start a paused container, try unpause instead")
+	case s.Running():
+		return ErrNotModified
+	case s.Reason != "":
+		return refused(errdefs.ErrFailedPrecondition, "cannot start container %s: %s", r.Name, s.Reason)
+	}
+	if err := requireState(r, s, "start", container.StateCreated, container.StateExited); err != nil {
+		return err
+	}
+	err := m.launch(ctx, c)
+	if err == nil {
+		return nil
+	}
+	m.logger(c.id, "start").Error("Cannot start the container", "error", err)
+	c.note(func(r *Record, s *Status) {
+		r.Run = nil
+		s.Error = err.Error()
+		s.ExitCode = startExitCode(err)
+	})
+	if r.HostConfig.AutoRemove {
+		if rmErr := m.remove(ctx, c, RemoveOptions{Volumes: true}); rmErr != nil {
+			m.logger(c.id, "remove").Error("Cannot remove the container that could not be started", "error", rmErr)
+		}
+	}
+	return err
+}
+
+// launch sets up a run and starts it, and undoes what it did if that fails. The
+// order matters: everything that a run needs to outlive the daemon is in place
+// (descriptors in the store, the Record on disk) before anything runs.
+func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
+	var undo cleanup
+	defer undo.unless(&err)
+	r, _ := c.snapshot()
+	cfg := m.o.Config()
+	if r.Run != nil {
+		// The end of the run before is still being put away, or could not be.
+		if err := m.putAway(ctx, c); err != nil {
+			return fmt.Errorf("cannot put the run before away: %w", err)
+		}
+	}
+
+	b, limits, run, err := m.prepare(ctx, &r, cfg, &undo)
+	if err != nil {
+		return err
+	}
+	e, err := m.makeEnds(c.id, b.tty, b.stdin, pipeSize(r, cfg))
+	if err != nil {
+		return err
+	}
+	undo.add(e.close)
+	undo.add(func() { _ = m.disconnect(ctx, c) })
+	if err := m.o.Descriptors.PutAll(ctx, e.items(c.id)); err != nil {
+		return fmt.Errorf("cannot keep the container's descriptors over a restart of lrd: %w", err)
+	}
+	for what := range e {
+		run.Descriptors = append(run.Descriptors, what)
+	}
+	stopSignal, err := m.stopSignal(r, "")
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	err = c.update(func(r *Record, s *Status) {
+		r.Run, r.LastBoot = run, run.BootID
+		s.RestartCount, s.ManuallyStopped, s.Error, s.OOMKilled = 0, false, "", false
+		c.runEnded = ended
+		c.queue = nil // what was said of an earlier unit of this name
+		c.stopping = false
+	})
+	if err != nil {
+		return err
+	}
+	undo.add(func() { m.abandonRun(c, ended) })
+	out, err := c.output()
+	if err != nil {
+		return err
+	}
+	if err := out.BeginRun(); err != nil {
+		return err
+	}
+	if b.tty {
+		// The console's reader must be there before the runtime sends it. Pipes are
+		// read only after the start, so that what the runtime itself writes into
+		// them when it fails does not end up as the container's output.
+		if err := m.connect(c, e); err != nil {
+			return err
+		}
+	}
+	props := unitProperties(r, b, stopSignal, stopTimeout(r, StopOptions{}, cfg), limits, m.o.Units.Version())
+	if err := m.startUnit(ctx, c, b, props); err != nil {
+		return err
+	}
+	// From here on there is a container: what fails now must not take it back.
+	undo = nil
+	return m.started(ctx, c, e)
+}
+
+// started takes note of a unit that has just been started, and connects its output.
+func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
+	log := m.logger(c.id, "start")
+	if err := m.connect(c, e); err != nil {
+		log.Error("Cannot read the container's output", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	if err := c.awaitConsole(ctx); err != nil {
+		log.Error("The container runs without a console", "error", err)
+	}
+	u, err := m.o.Units.State(ctx, unitName(c.id))
+	if err != nil {
+		// It may have come and gone already; the announcements and its list of exits tell.
+		log.Debug("The unit is gone already", "error", err)
+		u = units.State{Name: unitName(c.id), ActiveState: "inactive", SubState: "dead"}
+		m.observe(ctx, c, u, true)
+		return nil
+	}
+	m.observe(ctx, c, u, false)
+	return nil
+}
+
+// abandonRun takes back the beginning of a run that did not come about.
+func (m *Manager) abandonRun(c *Container, ended chan struct{}) {
+	c.mu.Lock()
+	out := c.out
+	c.runEnded = nil
+	c.mu.Unlock()
+	close(ended)
+	if out != nil {
+		if err := out.EndRun(m.ctx); err != nil {
+			m.logger(c.id, "start").Warn("Cannot end the run in the output store", "error", err)
+		}
+	}
+}
+
+// prepare makes what a run stands on: root filesystem, network, mounts, bundle.
+// How to undo it is added to undo.
+func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, undo *cleanup) (b bundle, limits oci.Limits, run *Run, err error) {
+	rootfs, err := m.o.Images.MountRootfs(ctx, r.ID)
+	if err != nil {
+		return b, limits, nil, fmt.Errorf("cannot mount the root filesystem: %w", err)
+	}
+	undo.add(func() { _ = m.o.Images.UnmountRootfs(ctx, r.ID) })
+	run = &Run{BootID: m.o.BootID}
+	in := oci.Input{ID: r.ID, Rootfs: rootfs, Config: r.Config, Host: r.HostConfig, Machine: m.o.Machine}
+	if err := m.joinNetwork(ctx, r, run, &in, undo); err != nil {
+		return b, limits, nil, err
+	}
+	if err := m.joinNamespaces(r, &in); err != nil {
+		return b, limits, nil, err
+	}
+	if in.User, err = oci.ResolveUser(rootfs, r.Config.User, r.HostConfig.GroupAdd); err != nil {
+		return b, limits, nil, err
+	}
+	if in.Mounts, err = m.resolveMounts(ctx, r, rootfs); err != nil {
+		return b, limits, nil, err
+	}
+	if err := m.writeEtc(r, run, cfg, &in); err != nil {
+		return b, limits, nil, err
+	}
+	in.DefaultUlimits = defaultUlimits(cfg)
+	if r.HostConfig.Init != nil && *r.HostConfig.Init {
+		in.InitEnabled, in.InitBinary = true, cfg.InitPath
+	}
+	if in.Host, err = withSeccomp(r.HostConfig, cfg.SeccompProfile); err != nil {
+		return b, limits, nil, err
+	}
+	spec, err := oci.Spec(in)
+	if err != nil {
+		return b, limits, nil, err
+	}
+	if limits, err = oci.LimitsOf(r.HostConfig, m.o.Machine); err != nil {
+		return b, limits, nil, err
+	}
+	b = bundle{
+		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
+		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, spec: spec,
+	}
+	undo.add(func() { _ = os.RemoveAll(b.dir) })
+	for _, stale := range []string{exitsFile, stoppingFile} {
+		if err := os.Remove(b.path(stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return b, limits, nil, err
+		}
+	}
+	if err := b.write(); err != nil {
+		return b, limits, nil, fmt.Errorf("cannot write the bundle: %w", err)
+	}
+	return b, limits, run, nil
+}
+
+// defaultUlimits are the daemon's in the form of a request's.
+func defaultUlimits(cfg *config.Config) map[string]*container.Ulimit {
+	limits := map[string]*container.Ulimit{}
+	for name, l := range cfg.DefaultUlimits {
+		limits[name] = &container.Ulimit{Name: name, Soft: l.Soft, Hard: l.Hard}
+	}
+	return limits
+}
+
+// withSeccomp is h with the daemon's seccomp profile, where h names none.
+func withSeccomp(h *container.HostConfig, profile string) (*container.HostConfig, error) {
+	if profile == "" || profile == "builtin" || h.Privileged {
+		return h, nil
+	}
+	for _, o := range h.SecurityOpt {
+		if strings.HasPrefix(o, "seccomp") {
+			return h, nil
+		}
+	}
+	if profile != "unconfined" {
+		data, err := os.ReadFile(profile)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the seccomp profile of seccomp-profile: %w", err)
+		}
+		profile = string(data)
+	}
+	with := *h
+	with.SecurityOpt = append(append([]string(nil), h.SecurityOpt...), "seccomp="+profile)
+	return &with, nil
+}
+
+// startUnit starts the unit. When that fails, the error is what the runtime had to say.
+func (m *Manager) startUnit(ctx context.Context, c *Container, b bundle, props []units.Property) error {
+	name := unitName(c.id)
+	err := m.o.Units.Start(ctx, name, props)
+	if errdefs.IsAlreadyExists(err) {
+		// The unit of an earlier run that has not been put away.
+		if err := errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)); err != nil {
+			return fmt.Errorf("cannot put the unit of the earlier run away: %w", err)
+		}
+		err = m.o.Units.Start(ctx, name, props)
+	}
+	if err == nil {
+		return nil
+	}
+	var job *units.JobError
+	if u, stateErr := m.o.Units.State(ctx, name); errors.As(err, &job) && stateErr == nil && ended(u) {
+		// The container ran, and was over before systemd had looked: that is an
+		// exit and no failure (systemd says "protocol" to it).
+		return nil
+	}
+	if stopErr := errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)); stopErr != nil {
+		m.logger(c.id, "start").Warn("Cannot put the failed unit away", "error", stopErr)
+	}
+	if job != nil {
+		if said := runtimeError(b.path("runtime.log")); said != "" {
+			return startError(said, commandOf(c))
+		}
+	}
+	return fmt.Errorf("cannot start the unit: %w", err)
+}
+
+// commandOf is the command that the container is to run.
+func commandOf(c *Container) string {
+	r, _ := c.snapshot()
+	for _, words := range [][]string{r.Config.Entrypoint, r.Config.Cmd} {
+		if len(words) > 0 {
+			return words[0]
+		}
+	}
+	return ""
+}
+
+// runtimeError is what the runtime wrote into its log, in JSON lines; empty if that is nothing.
+func runtimeError(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var said []string
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		var line struct{ Level, Msg string }
+		if json.Unmarshal(sc.Bytes(), &line) == nil && line.Level == "error" {
+			said = append(said, line.Msg)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// StartError is why a container's command could not be run. Its ExitCode is
+// what a shell reports for the same: 127 for a command that is not there, 126
+// for one that cannot be executed, 128 for anything else.
+type StartError struct {
+	ExitCode int
+	sentence string
+}
+
+func (e *StartError) Error() string { return e.sentence }
+
+// Is makes a command that cannot be run a fault of the request, as Docker does.
+func (e *StartError) Is(target error) bool {
+	return target == errdefs.ErrInvalidArgument && e.ExitCode != 128
+}
+
+// startError makes sense of what the runtime said. It has nothing but text to
+// go by: a runtime has one exit status for everything. The words that decide
+// are those of the C library's error messages; the `docker` client looks for
+// the same ones to choose its own exit code.
+func startError(said, command string) *StartError {
+	low := strings.ToLower(said)
+	e := &StartError{ExitCode: 128, sentence: "failed to create the container: " + said}
+	switch {
+	case strings.Contains(low, "executable file") && strings.Contains(low, "not found"),
+		strings.Contains(low, "exec") && strings.Contains(low, strings.ToLower(unix.ENOENT.Error())):
+		e.ExitCode = 127
+		what := "executable file not found in $PATH"
+		if strings.ContainsRune(command, filepath.Separator) {
+			what = "no such file or directory"
+		}
+		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: %s", command, what)
+	case strings.Contains(low, strings.ToLower(unix.EACCES.Error())) || strings.Contains(low, "open executable") || strings.Contains(low, "is a directory") || strings.Contains(low, "exec format error"):
+		e.ExitCode = 126
+		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: permission denied (%s)", command, said)
+	}
+	return e
+}
+
+// startExitCode is the exit code of a container that could not be started.
+func startExitCode(err error) int {
+	var e *StartError
+	if errors.As(err, &e) {
+		return e.ExitCode
+	}
+	return 128
+}
+
+// beginRun prepares the output for a run that systemd has started by itself.
+func (m *Manager) beginRun(c *Container) {
+	c.mu.Lock()
+	if c.runEnded == nil {
+		c.runEnded = make(chan struct{})
+	}
+	c.mu.Unlock()
+	out, err := c.output()
+	if err == nil {
+		err = out.BeginRun()
+	}
+	if err != nil && !errors.Is(err, output.ErrClosed) {
+		m.logger(c.id, "start").Error("Cannot begin a run in the output store", "error", err)
+	}
+}
