@@ -282,7 +282,7 @@ func TestCallsWaitForConnection(t *testing.T) {
 func TestRepeat(t *testing.T) {
 	f := startFake(t)
 	f.set(testUnit, running())
-	for _, member := range []string{"ListUnitsByPatterns", "FreezeUnit", "SetUnitProperties", "KillUnit", "GetUnit"} {
+	for _, member := range []string{"ListUnitsByPatterns", "ThawUnit", "SetUnitProperties", "KillUnit", "GetUnit"} {
 		once := sync.Once{}
 		f.on[member] = func(c *fakeCall) bool {
 			first := false
@@ -293,13 +293,39 @@ func TestRepeat(t *testing.T) {
 	m := f.connect(t)
 	_, err := m.List(t.Context(), "lrd-*")
 	assert.Check(t, err)
-	assert.Check(t, m.Freeze(t.Context(), testUnit))
+	assert.Check(t, m.Thaw(t.Context(), testUnit))
 	assert.Check(t, m.SetProperties(t.Context(), testUnit, nil))
 	_, err = m.State(t.Context(), testUnit)
 	assert.Check(t, err)
 	err = m.Kill(t.Context(), testUnit, KillAll, syscall.SIGTERM)
 	assert.Check(t, errdefs.IsUnavailable(err))
 	assert.Check(t, is.Error(err, "cannot send signal 15 to unit lrd-a.service: the connection to systemd was lost meanwhile"))
+}
+
+// Systemd 252 may answer to FreezeUnit before anything is frozen, and announces nothing.
+func TestFreezeIsAwaited(t *testing.T) {
+	f := startFake(t)
+	f.set(testUnit, running())
+	m := f.connect(t)
+	w := m.Watch("lrd-")
+	defer w.Close()
+	f.announce(testUnit)
+	receive(t, w)
+	calls := 0
+	f.on["FreezeUnit"] = func(c *fakeCall) bool {
+		if calls++; calls == 2 {
+			f.set(testUnit, map[string]any{"FreezerState": "frozen"})
+		}
+		return false
+	}
+	assert.NilError(t, m.Freeze(t.Context(), testUnit))
+	assert.Check(t, is.Equal(receive(t, w).State.FreezerState, "frozen"))
+	f.set(testUnit, map[string]any{"FreezerState": "freezing"})
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err := m.Thaw(short, testUnit)
+	assert.Check(t, is.ErrorIs(err, context.DeadlineExceeded))
+	assert.Check(t, is.ErrorContains(err, "it is freezing"))
 }
 
 func TestWatchAcrossLostConnection(t *testing.T) {
@@ -366,7 +392,7 @@ func TestSlowReader(t *testing.T) {
 	m := f.connect(t)
 	w := m.Watch("lrd-")
 	defer w.Close()
-	const n = 3000
+	const n = 1000
 	for i := range n {
 		f.set(testUnit, map[string]any{"NRestarts": uint32(i)})
 		f.announce(testUnit)

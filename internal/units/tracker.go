@@ -150,10 +150,10 @@ func (u *tracked) notStarted() bool {
 		return false
 	}
 	newRun := s.InvocationID != u.told.InvocationID
-	return s.MainPID != 0 || newRun && s.ExecMainExit.Equal(u.told.ExecMainExit)
+	return s.MainPID != 0 || newRun && (s.ExecMainExit.IsZero() || s.ExecMainExit.Equal(u.told.ExecMainExit))
 }
 
-// froze takes over what Freeze or Thaw achieved. Systemd 252 does not announce it by itself (257 does, which is then no news).
+// froze takes over what Freeze or Thaw achieved, if PID 1 has not announced it.
 func (t *tracker) froze(name, state string) {
 	if u := t.units[name]; u != nil && u.state.ActiveState != "inactive" && u.state.ActiveState != "failed" {
 		u.state.FreezerState = state

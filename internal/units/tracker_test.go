@@ -59,9 +59,13 @@ func TestNotStartedIsNotEnded(t *testing.T) {
 	tr.signal(changed(6, unitIface, again))
 	assert.Check(t, is.Len(w.pending.take(), 0))
 
+	again["ExecMainExitTimestamp"] = uint64(0)
+	tr.signal(changed(7, unitIface, again))
+	assert.Check(t, is.Len(w.pending.take(), 0))
+
 	// Ended at once.
 	again["ExecMainExitTimestamp"] = uint64(9_000_000)
-	tr.signal(changed(7, unitIface, again))
+	tr.signal(changed(8, unitIface, again))
 	assert.Check(t, is.Len(w.pending.take(), 1))
 }
 

@@ -216,6 +216,37 @@ func TestLabWatchOrder(t *testing.T) {
 	next(t, w, "removal", func(c Change) bool { return c.Removed && c.State.Name == name })
 }
 
+// A forking service that systemd restarts: each run has its InvocationID, its exit, and is never seen as ended before it began.
+func TestLabForkingRestart(t *testing.T) {
+	ctx, m := labManager(t)
+	w := m.Watch("lrd-test-")
+	defer w.Close()
+	name, dir := labUnit(t, m), t.TempDir()
+	script := fmt.Sprintf("sh -c 'sleep 0.3; exit 6' &\necho $! >%s/pid.new\nmv %s/pid.new %s/pid\n", dir, dir, dir)
+	assert.NilError(t, os.WriteFile(dir+"/start", []byte(script), 0o600))
+	assert.NilError(t, m.Start(ctx, name, []Property{
+		Exec("ExecStart", false, "/bin/sh", dir+"/start"), String("Type", "forking"), String("PIDFile", dir+"/pid"),
+		String("Restart", "always"), USec("RestartUSec", 100*time.Millisecond), Uint32("StartLimitBurst", 0),
+	}))
+	exits := make(map[string]bool)
+	next(t, w, "third exit", func(c Change) bool {
+		s := c.State
+		assert.Check(t, !c.Removed)
+		switch s.ActiveState {
+		case "active":
+			assert.Check(t, s.ExecMainCode == 0 && s.ExecMainExit.IsZero())
+		case "inactive", "failed":
+			assert.Check(t, s.ExecMainStatus == 6 && s.ExecMainCode == 1)
+		}
+		if s.ExecMainCode == 1 && s.SubState == "auto-restart" {
+			assert.Check(t, is.Equal(s.ExecMainStatus, int32(6)))
+			exits[s.InvocationID] = true
+		}
+		return len(exits) == 3 && s.NRestarts >= 2
+	})
+	assert.NilError(t, m.Stop(ctx, name))
+}
+
 func TestLabKillFreezeThaw(t *testing.T) {
 	ctx, m := labManager(t)
 	w := m.Watch("lrd-test-")

@@ -2,7 +2,13 @@ package units
 
 import "sync"
 
-// Change is what became of a unit. With Resync set, it is about no unit: everything that was missed during a loss of connection or a daemon-reload has been
+// Change is what became of a unit.
+//
+// A service with Restart= that exits passes through ActiveState "failed" (or "inactive") and then through "activating" with SubState "auto-restart", each being a
+// Change, a moment apart. From systemd 254 on the SubState of the former says so ("failed-before-auto-restart"); before, it looks like an
+// end for good. Every start has an InvocationID of its own, and NRestarts counts.
+//
+// With Resync set, it is about no unit: everything that was missed during a loss of connection or a daemon-reload has been
 // delivered before it.
 type Change struct {
 	// State is what is known of the unit now, at the latest what PID 1 announced last. LoadState, Description and ControlGroup are not part of
