@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -145,4 +147,23 @@ func TestRunPSWithoutPS(t *testing.T) {
 	_, err := runPS(t.Context(), nil)
 	assert.Check(t, errdefs.IsUnavailable(err))
 	assert.Check(t, is.ErrorContains(err, "this host has no ps"))
+}
+
+// The whole way, with the control group of the test itself in place of a unit's.
+func TestTop(t *testing.T) {
+	if _, err := exec.LookPath("ps"); err != nil {
+		t.Skip("this host has no ps(1)")
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	assert.NilError(t, err)
+	group, unified := strings.CutPrefix(strings.TrimSpace(string(own)), "0::")
+	if _, err := os.Stat(cgroupRoot + group + "/cgroup.procs"); !unified || err != nil {
+		t.Skipf("this process has no control group of a unified hierarchy at %s: %q", cgroupRoot, own)
+	}
+	m, _ := shownManager(t, Record{ID: longID("1"), Name: "web", Status: SavedStatus{State: container.StateRunning}})
+	m.o.Units = shownUnits{state: units.State{ControlGroup: group}}
+	got, err := m.Top(t.Context(), "web", []string{"-e", "-o", "pid,args"})
+	assert.NilError(t, err)
+	assert.Check(t, is.DeepEqual(got.Titles, []string{"PID", "COMMAND"}))
+	assert.Check(t, slices.ContainsFunc(got.Processes, func(p []string) bool { return p[0] == strconv.Itoa(os.Getpid()) }))
 }
