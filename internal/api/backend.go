@@ -68,8 +68,8 @@ type Progress func(jsonstream.Message)
 type ImageSources interface {
 	// Load reads an archive of `docker save` or an OCI layout in a tar, compressed or not.
 	Load(ctx context.Context, r io.Reader, progress Progress) error
-	// Import makes an image of a tar of a root filesystem and returns its ID. ref may be empty. changes are Dockerfile instructions.
-	Import(ctx context.Context, r io.Reader, o ImportOptions) (id string, err error)
+	// Import makes an image of a tar of a root filesystem and returns its ID, and tells progress of it.
+	Import(ctx context.Context, r io.Reader, o ImportOptions, progress Progress) (id string, err error)
 	// Pull fetches ref, a name with tag or digest.
 	Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
 	// Login tries the credentials at their registry.
@@ -78,9 +78,9 @@ type ImageSources interface {
 
 // ImportOptions describe an imported image.
 type ImportOptions struct {
-	Ref      string // name with tag; may be empty
-	Message  string // comment in its history
-	Changes  []string
+	Ref      string            // name with tag; may be empty
+	Message  string            // comment in its history
+	Changes  []string          // Dockerfile instructions
 	Platform *ocispec.Platform // nil: this machine's
 }
 
@@ -104,7 +104,7 @@ type Images interface {
 
 // Volumes are named and anonymous volumes. Who uses one is known to it.
 type Volumes interface {
-	List(ctx context.Context, filters containers.Filters) ([]volume.Volume, error)
+	List(ctx context.Context, filters containers.Filters) (volume.ListResponse, error)
 	Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
 	Inspect(ctx context.Context, name string) (volume.Volume, error)
 	Remove(ctx context.Context, name string, force bool) error

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -227,14 +228,15 @@ func (s *Server) containerWait(w http.ResponseWriter, r *request) error {
 	}
 	select {
 	case resp, ok := <-result:
-		if !ok {
-			return errLeaving
+		if ok {
+			return answerJSONBody(w, resp)
 		}
-		return answerJSONBody(w, resp)
-	case <-s.leaving.Done():
-		// After the head an error can only be told in the body.
-		return answerJSONBody(w, container.WaitResponse{StatusCode: -1, Error: &container.WaitExitError{Message: errLeaving.Error()}})
 	case <-r.Context().Done():
-		return r.Context().Err()
 	}
+	// After the head an error can only be told in the body. A client that is gone does not read it.
+	err = errLeaving
+	if cause := context.Cause(r.Context()); cause != nil {
+		err = cause
+	}
+	return answerJSONBody(w, container.WaitResponse{StatusCode: -1, Error: &container.WaitExitError{Message: err.Error()}})
 }

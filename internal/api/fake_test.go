@@ -397,7 +397,7 @@ func (f *fakeImages) Load(_ context.Context, r io.Reader, progress Progress) (er
 	return nil
 }
 
-func (f *fakeImages) Import(_ context.Context, r io.Reader, _ ImportOptions) (string, error) {
+func (f *fakeImages) Import(_ context.Context, r io.Reader, _ ImportOptions, _ Progress) (string, error) {
 	_, err := io.ReadAll(r)
 	return "sha256:2", err
 }
@@ -437,9 +437,9 @@ func (f *fakeImages) Status() ([][2]string, error) {
 
 type fakeVolumes struct{ filters containers.Filters }
 
-func (f *fakeVolumes) List(_ context.Context, filters containers.Filters) ([]volume.Volume, error) {
+func (f *fakeVolumes) List(_ context.Context, filters containers.Filters) (volume.ListResponse, error) {
 	f.filters = filters
-	return []volume.Volume{{Name: "data", Driver: "local", UsageData: &volume.UsageData{RefCount: 1, Size: 5}}}, nil
+	return volume.ListResponse{Volumes: []volume.Volume{{Name: "data", Driver: "local", UsageData: &volume.UsageData{Size: 5}}}}, nil
 }
 
 func (f *fakeVolumes) Create(_ context.Context, r volume.CreateRequest) (volume.Volume, error) {

@@ -165,10 +165,9 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error
 		o.Message = "Imported from -"
 	}
 	p := newProgressWriter(w)
-	id, err := s.Images.Import(r.Context(), r.Body, o)
+	id, err := s.Images.Import(r.Context(), r.Body, o, p.send)
 	if err == nil {
 		s.imageEvent(eventtypes.ActionImport, id, ref)
-		p.send(jsonstream.Message{Status: id})
 	}
 	return p.finish(err)
 }

@@ -111,29 +111,26 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 
 func (s *Server) measure(r *request, want map[system.DiskUsageObject]bool) (du system.DiskUsage, err error) {
 	ctx := r.Context()
-	var running []container.Summary
-	if want[system.ContainerObject] || want[system.ImageObject] {
-		o := containers.ListOptions{All: true, Size: want[system.ContainerObject]}
-		if running, err = s.Containers.List(ctx, o); err != nil {
-			return du, err
-		}
+	users, err := s.Containers.List(ctx, containers.ListOptions{All: true, Size: want[system.ContainerObject]})
+	if err != nil {
+		return du, err
 	}
 	if want[system.ContainerObject] {
-		du.ContainerUsage = containerUsage(running)
+		du.ContainerUsage = containerUsage(users)
 	}
 	if want[system.ImageObject] {
 		list, err := s.Images.List(ctx, false, nil)
 		if err != nil {
 			return du, err
 		}
-		du.ImageUsage = imageUsage(list, running)
+		du.ImageUsage = imageUsage(list, users)
 	}
 	if want[system.VolumeObject] {
 		list, err := s.Volumes.List(ctx, nil)
 		if err != nil {
 			return du, err
 		}
-		du.VolumeUsage = volumeUsage(list)
+		du.VolumeUsage = volumeUsage(list.Volumes, users)
 	}
 	if want[system.BuildCacheObject] {
 		du.BuildCacheUsage = &build.DiskUsage{}
@@ -175,12 +172,21 @@ func imageUsage(list []image.Summary, users []container.Summary) *image.DiskUsag
 	return u
 }
 
-func volumeUsage(list []volume.Volume) *volume.DiskUsage {
-	u := &volume.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	for _, v := range list {
-		if v.UsageData == nil {
-			continue
+// volumeUsage counts the users of each volume. A size that is not known is -1, as the API has it, and adds nothing.
+func volumeUsage(list []volume.Volume, users []container.Summary) *volume.DiskUsage {
+	used := map[string]int64{}
+	for _, c := range users {
+		for _, m := range c.Mounts {
+			used[m.Name]++
 		}
+	}
+	u := &volume.DiskUsage{Items: list, TotalCount: int64(len(list))}
+	for i := range list {
+		v := &list[i]
+		if v.UsageData == nil {
+			v.UsageData = &volume.UsageData{Size: -1}
+		}
+		v.UsageData.RefCount = used[v.Name]
 		size := max(v.UsageData.Size, 0)
 		u.TotalSize += size
 		if v.UsageData.RefCount > 0 {

@@ -18,7 +18,8 @@ func (s *Server) volumeList(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return answerJSON(w, http.StatusOK, volume.ListResponse{Volumes: notNil(list), Warnings: []string{}})
+	list.Volumes, list.Warnings = notNil(list.Volumes), notNil(list.Warnings)
+	return answerJSON(w, http.StatusOK, list)
 }
 
 func (s *Server) volumeCreate(w http.ResponseWriter, r *request) error {
