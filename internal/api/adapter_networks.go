@@ -119,7 +119,8 @@ func addEndpoints(list []network.Inspect, c container.Summary) {
 	}
 }
 
-// passesNetwork: a name is found by any part of it and an ID by its beginning, as dockerd does. All networks here are built in, so none is ever dangling.
+// passesNetwork: a name is found by any part of it and an ID by its beginning, as dockerd does. All networks
+// here are built in, so none is ever dangling.
 func passesNetwork(n network.Inspect, f containers.Filters) bool {
 	for key, values := range f {
 		if len(values) > 0 && !networkHas(n, key, values) {

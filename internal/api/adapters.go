@@ -16,8 +16,8 @@ import (
 	"lrd/internal/volumes"
 )
 
-// This file joins the interfaces of backend.go to the packages that do the work. What an adapter adds is the answer to "who uses it", which
-// images and volumes must not know and containers does.
+// This file joins the interfaces of backend.go to the packages that do the work. What an adapter adds is the
+// answer to "who uses it", which images and volumes must not know and containers does.
 
 // FromManager makes Containers of the Manager.
 func FromManager(m *containers.Manager) Containers { return manager{m} }
@@ -114,7 +114,8 @@ func (s volumeStore) Remove(ctx context.Context, name string, force bool) error 
 	return s.Store.Remove(ctx, name, force, s.users.UsesVolume)
 }
 
-// Prune removes the volumes that no container has: the anonymous ones, or with the filter all also those with a name. The space is not measured.
+// Prune removes the volumes that no container has: the anonymous ones, or with the filter all also those with
+// a name. The space is not measured.
 func (s volumeStore) Prune(ctx context.Context, filters containers.Filters) (volume.PruneReport, error) {
 	f := volumes.Filters{"dangling": {"true": true}}
 	for _, key := range []string{"label", "label!"} {

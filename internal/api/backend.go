@@ -87,6 +87,7 @@ type ImportOptions struct {
 // ImageStore is what is there. Who uses an image is known to it.
 type ImageStore interface {
 	List(ctx context.Context, all bool, filters containers.Filters) ([]image.Summary, error)
+	Count(ctx context.Context) (int, error)
 	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
 	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, target string) error
@@ -133,7 +134,7 @@ type Build struct {
 	Components []system.ComponentVersion
 }
 
-// Options are what a [Server] is made of. All fields but Log are needed.
+// Options are what a [Server] is made of. All fields but Warnings and Log are needed.
 type Options struct {
 	Containers Containers
 	Images     Images
@@ -145,5 +146,7 @@ type Options struct {
 	// Reload serves POST /lrd/reload.
 	Reload http.Handler
 	Build  Build
-	Log    *slog.Logger
+	// Warnings, if not nil, returns more sentences for the end of `docker info`.
+	Warnings func() []string
+	Log      *slog.Logger
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 	"go.uber.org/goleak"
 	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -211,6 +212,7 @@ func TestClientAndTheRest(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Assert(t, info.Info.LiveRestoreEnabled)
 	assert.Assert(t, info.Info.ID != "" && info.Info.KernelVersion != "" && info.Info.MemTotal > 0)
+	assert.Assert(t, is.Contains(info.Info.Warnings, "WARNING: from elsewhere"))
 	v, err := c.ServerVersion(t.Context(), client.ServerVersionOptions{})
 	assert.NilError(t, err)
 	assert.Equal(t, v.APIVersion, MaxVersion)

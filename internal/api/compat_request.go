@@ -13,8 +13,8 @@ import (
 	"lrd/internal/containers"
 )
 
-// This file holds what requests of older clients mean in the terms of MaxVersion. Each function says which version changed what; the changes are those of
-// the API's version history.
+// This file holds what requests of older clients mean in the terms of MaxVersion. Each function says which
+// version changed what; the changes are those of the API's version history.
 
 // oldCreateFields are fields of a create that the types of MaxVersion have no more.
 type oldCreateFields struct {
@@ -55,7 +55,8 @@ func createFrom(v version, old oldCreateFields, req *containers.CreateRequest) (
 	return append(w, fillPortBindings(v, h)...), nil
 }
 
-// createFromBefore144: one endpoint at most, read-only binds that stop at the mount, and no start interval of health checks.
+// createFromBefore144: one endpoint at most, read-only binds that stop at the mount, and no start interval of
+// health checks.
 func createFromBefore144(req *containers.CreateRequest) error {
 	if hc := req.Config.Healthcheck; hc != nil {
 		hc.StartInterval = 0
@@ -81,7 +82,8 @@ func createFromBefore144(req *containers.CreateRequest) error {
 	return nil
 }
 
-// dropMisplacedMountOptions: before 1.42 options of another type of mount were let pass, and CreateMountpoint did not exist.
+// dropMisplacedMountOptions: before 1.42 options of another type of mount were let pass, and CreateMountpoint
+// did not exist.
 func dropMisplacedMountOptions(mounts []mount.Mount) {
 	for i := range mounts {
 		m := &mounts[i]
@@ -97,7 +99,8 @@ func dropMisplacedMountOptions(mounts []mount.Mount) {
 	}
 }
 
-// moveMacAddress moves the container's MAC address to its endpoint, where it belongs since 1.44. Since 1.52 the old field is ignored like any unknown one.
+// moveMacAddress moves the container's MAC address to its endpoint, where it belongs since 1.44. Since 1.52
+// the old field is ignored like any unknown one.
 func moveMacAddress(v version, mac string, req *containers.CreateRequest) (warnings []string, err error) {
 	if mac == "" || !v.before(52) {
 		return nil, nil
@@ -155,7 +158,8 @@ func stopSignalOf(v version, q *params) string {
 	return q.text("signal")
 }
 
-// oldListFilters: before and since were parameters of their own before they became filters, and old clients still send them.
+// oldListFilters: before and since were parameters of their own before they became filters, and old clients
+// still send them.
 func oldListFilters(q *params, f containers.Filters) {
 	for _, key := range []string{"before", "since"} {
 		if s := q.text(key); s != "" && !f.Has(key) {

@@ -14,7 +14,8 @@ import (
 	"lrd/internal/sessions"
 )
 
-// This file holds what answers look like to older clients. Each function says which version changed what; the changes are those of the API's version history.
+// This file holds what answers look like to older clients. Each function says which version changed what; the
+// changes are those of the API's version history.
 
 // object is a JSON object on its way to an older client.
 type object map[string]any
@@ -122,7 +123,8 @@ func addr(a netip.Addr) string {
 	return a.String()
 }
 
-// imageSummariesFor: up to 1.43 the size had a second name, up to 1.50 the number of containers was -1 for "not counted".
+// imageSummariesFor: up to 1.43 the size had a second name, up to 1.50 the number of containers was -1 for
+// "not counted".
 func imageSummariesFor(v version, list []image.Summary) (any, error) {
 	list = notNil(list)
 	if !v.before(51) {
@@ -201,8 +203,9 @@ func networksFor(v version, list []network.Inspect) any {
 	return out
 }
 
-// infoFor: up to 1.49 clients warn of iptables settings of bridges that lrd has no use for, unless they are told that all is well; expected commits went with 1.49,
-// the registries that may not be pushed to with 1.48, the status of runtimes came with 1.44.
+// infoFor: up to 1.49 clients warn of iptables settings of bridges that lrd has no use for, unless they are
+// told that all is well; expected commits went with 1.49, the registries that may not be pushed to with 1.48,
+// the status of runtimes came with 1.44.
 func infoFor(v version, info system.Info) (any, error) {
 	if v.before(44) {
 		for name, rt := range info.Runtimes {
@@ -262,7 +265,8 @@ func eventFor(v version, m eventtypes.Message) any {
 	return m
 }
 
-// diskUsageFor: up to 1.52 the answer was lists and one sum, since 1.52 it is a summary of each kind, with the items only if they are asked for.
+// diskUsageFor: up to 1.52 the answer was lists and one sum, since 1.52 it is a summary of each kind, with
+// the items only if they are asked for.
 func diskUsageFor(du system.DiskUsage, verbose, old bool) (any, error) {
 	o := object{}
 	if old {

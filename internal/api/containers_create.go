@@ -21,7 +21,8 @@ type createBody struct {
 	oldCreateFields
 }
 
-// createRequest parses a create. What is checked here is what can be told from the request alone; whether it can be fulfilled is the Manager's.
+// createRequest parses a create. What is checked here is what can be told from the request alone; whether it
+// can be fulfilled is the Manager's.
 func (r *request) createRequest(w http.ResponseWriter) (req containers.CreateRequest, warnings []string, err error) {
 	var body createBody
 	if err := r.decode(w, &body); err != nil {

@@ -74,7 +74,8 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 	return copyLines(r.Context(), w, lines, sessions.NewWriter(w, !tty))
 }
 
-// copyLines sends lines until they end. It flushes when the next would have to be waited for, so that a burst goes out in large pieces and the last line of it at once.
+// copyLines sends lines until they end. It flushes when the next would have to be waited for, so that a burst
+// goes out in large pieces and the last line of it at once.
 func copyLines(ctx context.Context, w http.ResponseWriter, lines containers.OutputReader, to *sessions.Writer) error {
 	flush := http.NewResponseController(w).Flush
 	for {

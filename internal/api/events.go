@@ -64,7 +64,8 @@ func (s *Server) eventStream(w http.ResponseWriter, r *request) error {
 	}
 }
 
-// eventMedia chooses the form of the stream. A client that asks for none of them gets what dockerd always called application/json: objects one after the other.
+// eventMedia chooses the form of the stream. A client that asks for none of them gets what dockerd always
+// called application/json: objects one after the other.
 func eventMedia(accept string) string {
 	for _, item := range strings.Split(accept, ",") {
 		media, p, err := mime.ParseMediaType(item)

@@ -8,7 +8,8 @@ import (
 	"lrd/internal/containers"
 )
 
-// eventMatcher returns the test for events of the filters of GET /events: values of one key are alternatives, keys must all fit.
+// eventMatcher returns the test for events of the filters of GET /events: values of one key are alternatives,
+// keys must all fit.
 func eventMatcher(f containers.Filters) func(eventtypes.Message) bool {
 	if len(f) == 0 {
 		return nil
@@ -53,7 +54,8 @@ func matchesOne(m eventtypes.Message, key, value string) bool {
 	return string(m.Type) == key && (strings.HasPrefix(m.Actor.ID, value) || strings.HasPrefix(name, value))
 }
 
-// matchesAction compares whole actions. One whose detail follows a colon ("exec_create: sh") is found without the detail too.
+// matchesAction compares whole actions. One whose detail follows a colon ("exec_create: sh") is found without
+// the detail too.
 func matchesAction(a eventtypes.Action, value string) bool {
 	if string(a) == value {
 		return true

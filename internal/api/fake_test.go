@@ -32,7 +32,8 @@ import (
 	"lrd/internal/output"
 )
 
-// fakeContainers is a Manager in memory, whose containers run one of three programs: "echo WORDS", "cat", and "sleep", which waits to be stopped.
+// fakeContainers is a Manager in memory, whose containers run one of three programs: "echo WORDS", "cat", and
+// "sleep", which waits to be stopped.
 type fakeContainers struct {
 	mu   sync.Mutex
 	all  map[string]*fakeContainer // by name
@@ -415,6 +416,8 @@ func (f *fakeImages) List(_ context.Context, _ bool, filters containers.Filters)
 	return []image.Summary{{ID: "sha256:1", RepoTags: []string{"busybox:latest"}, Size: 42}}, nil
 }
 
+func (f *fakeImages) Count(context.Context) (int, error) { return 1, nil }
+
 func (f *fakeImages) Inspect(_ context.Context, ref string) (image.InspectResponse, error) {
 	if ref != "busybox" && ref != "example.com:5000/a/b:c" {
 		return image.InspectResponse{}, errdefs.ErrNotFound.WithMessage("No such image: " + ref)
@@ -496,10 +499,11 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { assert.Check(t, w.hub.Close()) })
 	w.Server = New(Options{
 		Containers: w.containers, Images: w.images, Volumes: w.volumes, Networks: fakeNetworks{}, Events: w.hub,
-		Config: func() *config.Config { return w.conf },
-		Reload: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "reloaded") }),
-		Build:  Build{Version: "0.1.0"},
-		Log:    slog.New(slog.DiscardHandler),
+		Config:   func() *config.Config { return w.conf },
+		Reload:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "reloaded") }),
+		Build:    Build{Version: "0.1.0"},
+		Warnings: func() []string { return []string{"WARNING: from elsewhere"} },
+		Log:      slog.New(slog.DiscardHandler),
 	})
 	return w
 }

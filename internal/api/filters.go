@@ -11,8 +11,8 @@ import (
 	"lrd/internal/containers"
 )
 
-// parseFilters reads the query's "filters" in both forms that clients write: {"key": {"value": true}} and the older {"key": ["value"]}.
-// Only the keys in known may be there.
+// parseFilters reads the query's "filters" in both forms that clients write: {"key": {"value": true}} and the
+// older {"key": ["value"]}. Only the keys in known may be there.
 func (p *params) filters(known ...string) containers.Filters {
 	f := containers.Filters{}
 	text := p.values.Get("filters")

@@ -67,7 +67,7 @@ func (s *Server) imageTag(w http.ResponseWriter, r *request) error {
 	if err := s.Images.Tag(r.Context(), r.vars["name"], target); err != nil {
 		return err
 	}
-	s.imageEvent(eventtypes.ActionTag, r.vars["name"], target)
+	s.imageEvent(eventtypes.ActionTag, s.imageID(r, target), target)
 	w.WriteHeader(http.StatusCreated)
 	return nil
 }
@@ -78,13 +78,14 @@ func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
 	if q.err != nil {
 		return q.err
 	}
+	id := s.imageID(r, r.vars["name"]) // asked for before it is gone
 	removed, err := s.Images.Remove(r.Context(), r.vars["name"], force, !noPrune)
 	if err != nil {
 		return err
 	}
 	for _, d := range removed {
 		if d.Untagged != "" {
-			s.imageEvent(eventtypes.ActionUnTag, d.Untagged, d.Untagged)
+			s.imageEvent(eventtypes.ActionUnTag, id, d.Untagged)
 		}
 		if d.Deleted != "" {
 			s.imageEvent(eventtypes.ActionDelete, d.Deleted, d.Deleted)
@@ -95,7 +96,7 @@ func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
 
 func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 	q := r.query()
-	quiet := q.flag("quiet")
+	quiet := q.flagOr("quiet", true)
 	if q.err != nil {
 		return q.err
 	}
@@ -172,7 +173,8 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error
 	return p.finish(err)
 }
 
-// referenceOf joins a name and a tag or digest, and gives it in Docker's familiar form. An empty name is the empty reference. field is named when it is malformed.
+// referenceOf joins a name and a tag or digest, and gives it in Docker's familiar form. An empty name is the
+// empty reference. field is named when it is malformed.
 func referenceOf(field, name, tag string) (string, error) {
 	if name == "" {
 		return "", nil
@@ -192,6 +194,15 @@ func referenceOf(field, name, tag string) (string, error) {
 		}
 	}
 	return reference.FamiliarString(reference.TagNameOnly(ref)), nil
+}
+
+// imageID returns the ID of the image that ref names, or ref itself: an event is told in any case.
+func (s *Server) imageID(r *request, ref string) string {
+	img, err := s.Images.Inspect(r.Context(), ref)
+	if err != nil {
+		return ref
+	}
+	return img.ID
 }
 
 func (s *Server) imageEvent(action eventtypes.Action, id, name string) {

@@ -36,7 +36,7 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) systemInfo(r *request) (system.Info, error) {
-	images, err := s.Images.List(r.Context(), false, nil)
+	images, err := s.Images.Count(r.Context())
 	if err != nil {
 		return system.Info{}, err
 	}
@@ -53,7 +53,7 @@ func (s *Server) systemInfo(r *request) (system.Info, error) {
 		ContainersRunning:  counts.Running,
 		ContainersPaused:   counts.Paused,
 		ContainersStopped:  counts.Stopped,
-		Images:             len(images),
+		Images:             images,
 		Driver:             s.Images.Driver(),
 		DriverStatus:       status,
 		Plugins:            system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"local", "none"}},
@@ -95,6 +95,9 @@ func (s *Server) systemInfo(r *request) (system.Info, error) {
 		CDISpecDirs:        []string{},
 	}
 	info.Warnings = warnings(info)
+	if s.Warnings != nil {
+		info.Warnings = append(info.Warnings, s.Warnings()...)
+	}
 	return info, nil
 }
 

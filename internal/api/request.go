@@ -15,7 +15,8 @@ import (
 	"lrd/internal/config"
 )
 
-// maxBody bounds a JSON body. The largest that makes sense, a create with every option, stays below a hundred kilobytes.
+// maxBody bounds a JSON body. The largest that makes sense, a create with every option, stays below a hundred
+// kilobytes.
 const maxBody = 4 << 20
 
 // request is an HTTP request with what the wrappers found out about it.
@@ -26,7 +27,8 @@ type request struct {
 	config  *config.Config // in force when the request came
 }
 
-// decode reads the JSON body into v. An empty body leaves v as it is. Fields that v does not have are dropped: older clients send some.
+// decode reads the JSON body into v. An empty body leaves v as it is. Fields that v does not have are
+// dropped: older clients send some.
 func (r *request) decode(w http.ResponseWriter, v any) error {
 	body := http.MaxBytesReader(w, r.Body, maxBody)
 	if r.ContentLength == 0 {
@@ -80,13 +82,15 @@ func bodyError(err error) error {
 	return invalid("invalid JSON: %v", err)
 }
 
-// fieldName takes the names of embedded structs, which encoding/json puts into a field's path, out again: clients know nothing of them.
+// fieldName takes the names of embedded structs, which encoding/json puts into a field's path, out again:
+// clients know nothing of them.
 func fieldName(path string) string {
 	path = strings.TrimPrefix(path, "Config.")
 	return strings.Replace(path, ".Resources.", ".", 1)
 }
 
-// params reads the query of a request. The first value that makes no sense is kept in err, so that a handler asks once, after it has read all.
+// params reads the query of a request. The first value that makes no sense is kept in err, so that a handler
+// asks once, after it has read all.
 type params struct {
 	values url.Values
 	err    error

@@ -21,8 +21,8 @@ func noContent(w http.ResponseWriter) error {
 	return nil
 }
 
-// progressWriter sends the messages of a long operation as they come. The status code is decided by the first: an operation that fails before it is an
-// ordinary error, one that fails later says so in the stream.
+// progressWriter sends the messages of a long operation as they come. The status code is decided by the
+// first: an operation that fails before it is an ordinary error, one that fails later says so in the stream.
 type progressWriter struct {
 	w       http.ResponseWriter
 	flush   func() error

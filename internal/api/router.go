@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// find returns the first row for this method and path, and what its pattern's names stand for. If there is none, allowed are the methods that
-// the path has.
+// find returns the first row for this method and path, and what its pattern's names stand for. If there is
+// none, allowed are the methods that the path has.
 func find(method, path string) (found *route, vars map[string]string, allowed []string) {
 	for i := range routes {
 		r := &routes[i]
@@ -23,7 +23,8 @@ func find(method, path string) (found *route, vars map[string]string, allowed []
 	return nil, nil, allowed
 }
 
-// match compares a path with a pattern. A {name...} takes as many segments as leave enough for what follows it; there is at most one in a pattern.
+// match compares a path with a pattern. A {name...} takes as many segments as leave enough for what follows
+// it; there is at most one in a pattern.
 func match(pattern, path string) (vars map[string]string, ok bool) {
 	want := strings.Split(strings.TrimPrefix(pattern, "/"), "/")
 	got := strings.Split(strings.TrimPrefix(path, "/"), "/")

@@ -11,7 +11,8 @@ const (
 	stream             // ends with its client and when the daemon leaves
 )
 
-// route is a row of the table. In a pattern {name} stands for one segment of the path and {name...} for one or more, as image names need.
+// route is a row of the table. In a pattern {name} stands for one segment of the path and {name...} for one
+// or more, as image names need.
 type route struct {
 	method  string
 	pattern string

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// headerTimeout is how long a client may take to send the head of a request. A local client needs microseconds; this is for one that was stopped half-way, and keeps
-// its descriptor from being held for ever. There is no timeout for bodies and answers: streams last for days.
+// headerTimeout is how long a client may take to send the head of a request. A local client needs
+// microseconds; this is for one that was stopped half-way, and keeps its descriptor from being held for ever.
+// There is no timeout for bodies and answers: streams last for days.
 const headerTimeout = time.Minute
 
 // Server serves the API. It is safe for concurrent use.
@@ -52,7 +53,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// Serve answers the connections of l until Shutdown, and closes l. It may be called for several listeners. It returns nil after Shutdown.
+// Serve answers the connections of l until Shutdown, and closes l. It may be called for several listeners. It
+// returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve the API: %w", err)
@@ -60,9 +62,10 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown stops taking requests, ends streams at once, waits until the others are answered, and returns. When ctx is done first, it cancels what is left, closes every
-// connection and returns an error that says how many requests that were. The sockets of socket activation stay open in systemd: clients that
-// connect from now on wait for the next daemon.
+// Shutdown stops taking requests, ends streams at once, waits until the others are answered, and returns.
+// When ctx is done first, it cancels what is left, closes every connection and returns an error that says how
+// many requests that were. The sockets of socket activation stay open in systemd: clients that connect from
+// now on wait for the next daemon.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.leave(errLeaving)
 	err := s.http.Shutdown(ctx)

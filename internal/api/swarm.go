@@ -18,7 +18,8 @@ func notInASwarm(*Server, http.ResponseWriter, *request) error {
 	return errdefs.ErrUnavailable.WithMessage("This node is not part of a swarm")
 }
 
-// swarmBegin answers init and join. With live-restore the answer is dockerd's, which gives this error no kind, and so 500.
+// swarmBegin answers init and join. With live-restore the answer is dockerd's, which gives this error no
+// kind, and so 500.
 func (s *Server) swarmBegin(_ http.ResponseWriter, r *request) error {
 	if r.config.LiveRestore {
 		return errdefs.ErrInternal.WithMessage(config.LiveRestoreSwarm())

@@ -152,7 +152,8 @@ func containerUsage(list []container.Summary) *container.DiskUsage {
 	return u
 }
 
-// imageUsage counts a layer that images share as often as there are such images: an upper bound, as the sizes in `docker images` are.
+// imageUsage counts a layer that images share as often as there are such images: an upper bound, as the sizes
+// in `docker images` are.
 func imageUsage(list []image.Summary, users []container.Summary) *image.DiskUsage {
 	used := map[string]int64{}
 	for _, c := range users {

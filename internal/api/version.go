@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Versions of the API. The newest is that of the types of github.com/moby/moby/api v1.56.1; the oldest is the oldest that dockerd ever served since 2017.
+// Versions of the API. The newest is that of the types of github.com/moby/moby/api v1.56.1; the oldest is the
+// oldest that dockerd ever served since 2017.
 const (
 	MaxVersion = "1.56"
 	MinVersion = "1.24"
@@ -46,7 +47,8 @@ func mustVersion(s string) version {
 	return v
 }
 
-// stripVersion takes /vN.NN off a path. A path without it speaks the newest version; one where no version follows /v is a path like any other.
+// stripVersion takes /vN.NN off a path. A path without it speaks the newest version; one where no version
+// follows /v is a path like any other.
 func stripVersion(path string) (v version, rest string) {
 	after, ok := strings.CutPrefix(path, "/v")
 	if !ok {

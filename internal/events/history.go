@@ -169,7 +169,8 @@ func (h *history) reopen(name string) *os.File {
 	return f
 }
 
-// read returns the wanted events in order of time; events of one time stay in the order of telling. It closes the snapshot.
+// read returns the wanted events in order of time; events of one time stay in the order of telling. It closes
+// the snapshot.
 func (s *snapshot) read(wants func(events.Message) bool) []events.Message {
 	var found []events.Message
 	if s.previous != nil {

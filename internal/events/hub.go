@@ -48,8 +48,9 @@ func (o *Options) setDefaults() {
 type Hub struct {
 	queue int
 
-	// mu orders publishing: it guards the fields below, and is held while a line is written, so that the place of an event in the history and in
-	// every subscriber's queue is one decision. Taken before Subscription.mu.
+	// mu orders publishing: it guards the fields below, and is held while a line is written, so that the
+	// place of an event in the history and in every subscriber's queue is one decision. Taken before
+	// Subscription.mu.
 	mu      sync.Mutex
 	history *history
 	subs    map[*Subscription]struct{}
@@ -101,9 +102,10 @@ func complete(m events.Message) events.Message {
 
 // Subscribe begins a subscription at this very moment.
 //
-// With a zero since and a zero until there is no history, only what comes. With one of them set the history between them comes first.
-// A zero until means: until closed. match chooses the events, nil takes all; it is called by the publisher with a lock held, so it must be quick and must not
-// call the Hub. The caller closes the Subscription.
+// With a zero since and a zero until there is no history, only what comes. With one of them set the history
+// between them comes first. A zero until means: until closed. match chooses the events, nil takes all; it is
+// called by the publisher with a lock held, so it must be quick and must not call the Hub. The caller closes
+// the Subscription.
 func (h *Hub) Subscribe(since, until time.Time, match func(events.Message) bool) *Subscription {
 	s := &Subscription{
 		hub:   h,

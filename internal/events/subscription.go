@@ -29,8 +29,8 @@ type Subscription struct {
 	err   error // what Next returns once the queue is empty; set once
 }
 
-// Next returns the next event, waiting for one if need be. It returns io.EOF when until has passed, [ErrLagged] when this subscriber was too slow,
-// [ErrClosed] after Close, or the cause of ctx.
+// Next returns the next event, waiting for one if need be. It returns io.EOF when until has passed,
+// [ErrLagged] when this subscriber was too slow, [ErrClosed] after Close, or the cause of ctx.
 func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 	if past := s.takePast(); past != nil {
 		s.told = past.read(s.wants)
@@ -66,7 +66,8 @@ func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 	}
 }
 
-// Close ends the subscription and frees what it holds. Next then returns [ErrClosed], after the history that it has read already.
+// Close ends the subscription and frees what it holds. Next then returns [ErrClosed], after the history that
+// it has read already.
 func (s *Subscription) Close() {
 	s.hub.unsubscribe(s)
 	s.fail(ErrClosed)

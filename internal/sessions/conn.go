@@ -29,10 +29,12 @@ type Conn struct {
 	early io.Reader // bytes read by net/http, then the connection
 }
 
-// TakeOver takes the connection of a request over from net/http and sends the head of the response: 101 UPGRADED to a client that asked for an upgrade,
-// the older 200 to one that did not. From here on HTTP has nothing to say; the caller owns the Conn.
+// TakeOver takes the connection of a request over from net/http and sends the head of the response: 101
+// UPGRADED to a client that asked for an upgrade, the older 200 to one that did not. From here on HTTP has
+// nothing to say; the caller owns the Conn.
 //
-// An error before the takeover is [ErrNoTakeover], and an HTTP answer is still possible; after any other error the connection is closed.
+// An error before the takeover is [ErrNoTakeover], and an HTTP answer is still possible; after any other
+// error the connection is closed.
 func TakeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*Conn, error) {
 	raw, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -50,7 +52,8 @@ func TakeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*Conn, 
 	return newConn(raw, rw.Reader), nil
 }
 
-// head is the head of the response. A client without Upgrade is always told "raw": that is what such clients were written for.
+// head is the head of the response. A client without Upgrade is always told "raw": that is what such clients
+// were written for.
 func head(r *http.Request, mediaType string) string {
 	if _, ok := r.Header["Upgrade"]; !ok {
 		return "HTTP/1.1 200 OK\r\nContent-Type: " + MediaTypeRaw + "\r\n\r\n"
@@ -79,10 +82,12 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// awaitGone returns when the client has closed the connection as a whole, or when the read deadline of the connection has passed. It is
-// called after Read returned io.EOF, which a client that only shut down its writing side causes too.
+// awaitGone returns when the client has closed the connection as a whole, or when the read deadline of the
+// connection has passed. It is called after Read returned io.EOF, which a client that only shut down its
+// writing side causes too.
 //
-// On a unix socket POLLHUP is set exactly when the peer is gone. On TCP the two cannot be told apart without writing: there this waits for a reset.
+// On a unix socket POLLHUP is set exactly when the peer is gone. On TCP the two cannot be told apart without
+// writing: there this waits for a reset.
 func (c *Conn) awaitGone() {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {
@@ -92,7 +97,8 @@ func (c *Conn) awaitGone() {
 	if err != nil {
 		return
 	}
-	// Read calls the function again each time the runtime's poller hears of the descriptor; a hang-up is one of those times.
+	// Read calls the function again each time the runtime's poller hears of the descriptor; a hang-up is one
+	// of those times.
 	_ = rc.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		_, err := unix.Poll(p, 0)
@@ -100,12 +106,14 @@ func (c *Conn) awaitGone() {
 	})
 }
 
-// lingerTime bounds how long a finished session waits for the client to close. It is far more than a living client needs.
+// lingerTime bounds how long a finished session waits for the client to close. It is far more than a living
+// client needs.
 const lingerTime = 5 * time.Second
 
-// finish says goodbye without losing what is on its way: closing a unix socket that holds unread input would make the client's
-// read fail with ECONNRESET before it has read everything. So the writing side is closed first, and input thrown away until the client closes,
-// lingerTime has passed or ctx is done. The caller closes the connection.
+// finish says goodbye without losing what is on its way: closing a unix socket that holds unread input would
+// make the client's read fail with ECONNRESET before it has read everything. So the writing side is closed
+// first, and input thrown away until the client closes, lingerTime has passed or ctx is done. The caller
+// closes the connection.
 func (c *Conn) finish(ctx context.Context) {
 	if c.CloseWrite() != nil {
 		return

@@ -12,8 +12,8 @@ var DefaultDetachKeys = []byte{16, 17}
 // errDetach says that the detach keys were typed.
 var errDetach = errors.New("detach keys")
 
-// ParseDetachKeys parses the form of `--detach-keys`: keys separated by commas, each one character or `ctrl-` and one of a-z @ [ \ ] ^ _.
-// The empty string stands for [DefaultDetachKeys].
+// ParseDetachKeys parses the form of `--detach-keys`: keys separated by commas, each one character or `ctrl-`
+// and one of a-z @ [ \ ] ^ _. The empty string stands for [DefaultDetachKeys].
 func ParseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		return DefaultDetachKeys, nil
@@ -48,8 +48,9 @@ func parseKey(name string) (key byte, ok bool) {
 	return 0, false
 }
 
-// detector finds the detach keys in a stream of bytes that arrives in pieces of any size. Bytes that may be the beginning of the keys are held back until
-// the next byte decides. It is the search of Knuth, Morris and Pratt, so that an attempt that fails half-way may be the beginning of the next.
+// detector finds the detach keys in a stream of bytes that arrives in pieces of any size. Bytes that may be
+// the beginning of the keys are held back until the next byte decides. It is the search of Knuth, Morris and
+// Pratt, so that an attempt that fails half-way may be the beginning of the next.
 type detector struct {
 	keys []byte
 	fall []int // fall[n]: how many bytes still match when n matched and the next does not
@@ -70,7 +71,8 @@ func newDetector(keys []byte) *detector {
 	return d
 }
 
-// pass appends to out what of in is input for the container. It returns errDetach when the keys are complete; what follows them is dropped.
+// pass appends to out what of in is input for the container. It returns errDetach when the keys are complete;
+// what follows them is dropped.
 func (d *detector) pass(out, in []byte) ([]byte, error) {
 	if len(d.keys) == 0 {
 		return append(out, in...), nil

@@ -1,16 +1,18 @@
-// Package sessions holds the long-lived streams between a client and a container: what `docker attach`, `docker run -it` and `docker exec -it` use
-// once HTTP has done its part.
+// Package sessions holds the long-lived streams between a client and a container: what `docker attach`,
+// `docker run -it` and `docker exec -it` use once HTTP has done its part.
 //
 // # Words
 //
-// A [Conn] is a client's connection taken over from net/http, with what net/http had read of it already. [Streams] are what it is joined to. A session
-// is the time between the two: [Run] begins it and returns when it has ended, with the reason as an [End].
+// A [Conn] is a client's connection taken over from net/http, with what net/http had read of it already.
+// [Streams] are what it is joined to. A session is the time between the two: [Run] begins it and returns when
+// it has ended, with the reason as an [End].
 //
 //	client ── Conn ──┬── input pump ──▶ detach keys ──▶ Streams.Stdin
 //	                 └◀─ output pump ◀─ raw or multiplexed ◀─ Streams.Output
 //
-// A raw stream is the bytes as they are (a container with a tty). A multiplexed stream carries stdout and stderr in frames of an 8-byte head, as the Docker
-// Engine API defines under "Attach to a container": stream number, three zero bytes, length as a big-endian uint32.
+// A raw stream is the bytes as they are (a container with a tty). A multiplexed stream carries stdout and
+// stderr in frames of an 8-byte head, as the Docker Engine API defines under "Attach to a container": stream
+// number, three zero bytes, length as a big-endian uint32.
 //
 // # How a session ends
 //
@@ -27,6 +29,7 @@
 //
 // # Who owns what
 //
-// Run owns the connection and closes it, owns its goroutines and waits for each of them before it returns. The
-// container is never held up by a client: Output is a reader with its own position, so a slow client slows its own session only.
+// Run owns the connection and closes it, owns its goroutines and waits for each of them before it returns.
+// The container is never held up by a client: Output is a reader with its own position, so a slow client
+// slows its own session only.
 package sessions

@@ -17,7 +17,8 @@ type Writer struct {
 	buf         []byte
 }
 
-// NewWriter returns a Writer to w. multiplexed puts every chunk into a frame that names its stream; raw writes its bytes alone.
+// NewWriter returns a Writer to w. multiplexed puts every chunk into a frame that names its stream; raw
+// writes its bytes alone.
 func NewWriter(w io.Writer, multiplexed bool) *Writer {
 	return &Writer{w: w, multiplexed: multiplexed}
 }

@@ -12,7 +12,8 @@ import (
 
 // Source is a position in a container's output.
 type Source interface {
-	// Next returns the next chunk, whose data is valid until the next call, waiting for it if need be; io.EOF when the run has ended.
+	// Next returns the next chunk, whose data is valid until the next call, waiting for it if need be; io.EOF
+	// when the run has ended.
 	Next(ctx context.Context) (output.Chunk, error)
 }
 
@@ -24,7 +25,8 @@ type Streams struct {
 	Output Source
 	// Stdout and Stderr choose what of Output is sent. With TTY all of it is.
 	Stdout, Stderr bool
-	// Stdin takes what the client types; nil for nobody. Its Close is called only for the client's end of input, and only with StdinOnce and without TTY.
+	// Stdin takes what the client types; nil for nobody. Its Close is called only for the client's end of
+	// input, and only with StdinOnce and without TTY.
 	Stdin io.WriteCloser
 	// StdinOnce: the container's input ends with the client's.
 	StdinOnce bool
@@ -32,7 +34,8 @@ type Streams struct {
 	DetachKeys []byte
 	// Done is closed when the container's run has ended. Needed where Output is nil; with Output, its io.EOF says so.
 	Done <-chan struct{}
-	// Release makes a Write to Stdin that waits for the container return. Run calls it once, when the session has ended.
+	// Release makes a Write to Stdin that waits for the container return. Run calls it once, when the session
+	// has ended.
 	Release func()
 }
 
@@ -55,12 +58,12 @@ func (e End) String() string {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// frameTime is how long a frame that is being sent when the session ends may take. A client that reads at all needs microseconds; one that does not
-// delays the daemon's restart by this much.
+// frameTime is how long a frame that is being sent when the session ends may take. A client that reads at all
+// needs microseconds; one that does not delays the daemon's restart by this much.
 const frameTime = 250 * time.Millisecond
 
-// Run joins the client to the container until one of them has enough, and returns why. The error is nil but for EndFailed. It owns conn and
-// closes it, and has no goroutine left when it returns.
+// Run joins the client to the container until one of them has enough, and returns why. The error is nil but
+// for EndFailed. It owns conn and closes it, and has no goroutine left when it returns.
 func Run(ctx context.Context, conn *Conn, s Streams) (End, error) {
 	r := &run{conn: conn, streams: s, ended: make(chan struct{})}
 	pumping, cancel := context.WithCancel(ctx)
@@ -99,8 +102,9 @@ func (r *run) end(why End, err error) {
 	})
 }
 
-// stopPumps makes both pumps return and waits for them. Deadlines, not Close: the connection is still needed for an orderly end. Where the client is to see
-// the end, a frame that is being written gets a moment to become whole.
+// stopPumps makes both pumps return and waits for them. Deadlines, not Close: the connection is still needed
+// for an orderly end. Where the client is to see the end, a frame that is being written gets a moment to
+// become whole.
 func (r *run) stopPumps(pumps *sync.WaitGroup) {
 	_ = r.conn.SetReadDeadline(past)
 	if r.why == EndGone {
@@ -150,7 +154,8 @@ func (r *run) input() {
 	r.end(EndGone, nil)
 }
 
-// clientGone ends the session of a client that vanished, and with it the input of a container whose input is that client.
+// clientGone ends the session of a client that vanished, and with it the input of a container whose input is
+// that client.
 func (r *run) clientGone() {
 	r.end(EndGone, nil)
 	if s := r.streams; r.why == EndGone && s.Stdin != nil && s.StdinOnce && !s.TTY {
@@ -158,8 +163,9 @@ func (r *run) clientGone() {
 	}
 }
 
-// copyInput returns nil at the client's end of input, errDetach for the detach keys, otherwise why reading failed. Once the container takes no more, the rest is
-// thrown away: output may still be on its way, and the client must not be reset.
+// copyInput returns nil at the client's end of input, errDetach for the detach keys, otherwise why reading
+// failed. Once the container takes no more, the rest is thrown away: output may still be on its way, and the
+// client must not be reset.
 func (r *run) copyInput() error {
 	var keys []byte
 	if r.streams.TTY {
