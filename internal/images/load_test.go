@@ -3,10 +3,10 @@ package images
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -126,7 +126,7 @@ func TestLoadRefusesBadArchives(t *testing.T) {
 		{"hard link through an absolute link", docker(with(file{name: "a", link: "/etc"}, file{name: "x", hard: "a/shadow"})), `through the symbolic link "a"`},
 		{"wrong layer", dockerArchive(t, []testImage{good, lie}), "refused"},
 		{"wrong layer in OCI", ociArchive(t, []testImage{good, lie}), "refused"},
-		{"changed blob", blobOf(ociArchive(t, []testImage{good})), ""},
+		{"changed blob", blobOf(ociArchive(t, []testImage{good})), "cannot uncompress"},
 		{"bomb of an archive", gzipped(t, []byte(zeros)), "more than the limit of 2MiB"},
 		{"bomb of a layer", ociArchive(t, []testImage{good, {layers: [][]byte{tarball(t, file{name: "zeros", body: zeros})}}}), "more than the limit of 2MiB"},
 		{"bomb that is no layer", dockerArchive(t, []testImage{good}, file{name: "x", body: string(gzipped(t, []byte(zeros)))}), "more than the limit of 2MiB"},
@@ -200,15 +200,40 @@ func TestOpenEmptiesWhatWasOnItsWayIn(t *testing.T) {
 	assertEmpty(t, again)
 }
 
+// A process that was killed in the middle of a load leaves layers without an
+// image; the next Open deletes them, and nothing that is used.
+func TestOpenDeletesLayersOfNobody(t *testing.T) {
+	s := openStore(t, nil)
+	img := simpleImage(t, "kept", "kept:1")
+	load(t, s, dockerArchive(t, []testImage{img}))
+	assert.NilError(t, s.CreateRootfs(t.Context(), zeros64, img.id(t).String()))
+	below, _, err := s.storage.PutLayer("", "", nil, "", false, nil, bytes.NewReader(tarball(t, file{name: "x", body: "x"})))
+	assert.NilError(t, err)
+	_, _, err = s.storage.PutLayer("", below.ID, nil, "", false, nil, bytes.NewReader(tarball(t, file{name: "y", body: "y"})))
+	assert.NilError(t, err)
+	s = reopen(t, s, s.opts.RunRoot)
+	assertClean(t, s)
+	layers, err := s.storage.Layers()
+	assert.NilError(t, err)
+	assert.Equal(t, len(layers), 2) // the image's and the root filesystem's
+}
+
 func FuzzScanLayer(f *testing.F) {
 	f.Add(tarball(f, file{name: "a", link: "/etc"}, file{name: "a/b", body: "x"}))
 	f.Add(tarball(f, file{name: "../x", body: "x"}))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_ = scanLayer(t.Context(), bytes.NewReader(data), &budget{limit: 1 << 20})
-		r, err := gzip.NewReader(bytes.NewReader(data))
-		if err == nil {
-			_ = r.Close()
+		b := &budget{limit: 1 << 20}
+		_ = scanLayer(t.Context(), bytes.NewReader(data), b)
+		if scanBlob(t.Context(), bytes.NewReader(data), &budget{limit: 1 << 20}) != nil {
+			return
+		}
+		// What has passed names nothing outside of the root.
+		tr := tar.NewReader(bytes.NewReader(data))
+		for h, err := tr.Next(); err == nil; h, err = tr.Next() {
+			if name, ok := insideRoot(h.Name); !ok || !filepath.IsLocal(name) {
+				t.Errorf("%q has passed", h.Name)
+			}
 		}
 	})
 }
