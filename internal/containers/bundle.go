@@ -18,6 +18,9 @@ import (
 const (
 	createScript = "create" // ExecStart=: opens the FIFOs by path and makes the container
 	exitedScript = "exited" // ExecStopPost=: notes the exit and puts the runtime's state away
+
+	// runtimeLog is where the runtime writes why it failed.
+	runtimeLog = "runtime.log"
 )
 
 // bundle is what a bundle and its scripts are made of.
@@ -42,6 +45,11 @@ func (b bundle) command() []string {
 		args = append(args, "--cgroup-manager=disabled")
 	}
 	return args
+}
+
+// logging is command with the runtime's errors going to its log, from where Start takes them.
+func (b bundle) logging() []string {
+	return append(b.command(), "--log", b.path(runtimeLog), "--log-format", "json")
 }
 
 // write puts config.json and the scripts on disk.
@@ -75,8 +83,8 @@ func (b bundle) write() error {
 func (b bundle) create() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
-	fmt.Fprintf(&s, ": >%s\n", quote(b.path("runtime.log")))
-	args := append(b.command(), "--log", b.path("runtime.log"), "--log-format", "json",
+	fmt.Fprintf(&s, ": >%s\n", quote(b.path(runtimeLog)))
+	args := append(b.logging(),
 		"create", "--bundle", b.path("bundle"), "--pid-file", b.path("pid"))
 	switch {
 	case b.tty:

@@ -71,6 +71,17 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	c.mu.Lock()
 	stopping, policy := c.stopping, c.record.HostConfig.RestartPolicy
 	c.mu.Unlock()
+	if !gone && !policy.IsNone() && policy.Name != "" && (u.ActiveState == "failed" || u.ActiveState == "inactive") {
+		// systemd 252 announces a unit that it will start again as failed or dead
+		// first, and in the same breath as waiting for its restart. What it says
+		// when asked is past that.
+		switch now, err := m.o.Units.State(ctx, unitName(c.id)); {
+		case err == nil:
+			u = now
+		case errdefs.IsNotFound(err):
+			gone = true
+		}
+	}
 	if stopping && awaitingRestart(u) {
 		// The restart policy does not hold for a stop that somebody asked for.
 		if err := m.o.Units.Stop(ctx, unitName(c.id)); err != nil {
@@ -87,6 +98,9 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	}
 	next, told := follow(cur, u)
 	told = addMissed(cur, told, notes)
+	if n := len(told); n > 0 && told[n-1].exited {
+		next.OOMKilled = told[n-1].oom
+	}
 	if next == cur && len(told) == 0 {
 		return false
 	}
@@ -156,7 +170,6 @@ func (m *Manager) tell(c *Container, i incident) {
 	m.endRun(c)
 	_, s := c.snapshot()
 	if i.oom {
-		c.note(func(_ *Record, s *Status) { s.OOMKilled = true })
 		m.publish(c, events.ActionOOM, i.at, nil)
 	}
 	m.publish(c, events.ActionDie, i.at, map[string]string{

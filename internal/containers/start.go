@@ -62,6 +62,9 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 		return nil
 	}
 	m.logger(c.id, "start").Error("Cannot start the container", "error", err)
+	c.mu.Lock()
+	c.queue = nil // what was said of the unit that failed
+	c.mu.Unlock()
 	c.note(func(r *Record, s *Status) {
 		r.Run = nil
 		s.Error = err.Error()
@@ -284,18 +287,18 @@ func (m *Manager) startUnit(ctx context.Context, c *Container, b bundle, props [
 		return nil
 	}
 	var job *units.JobError
-	if u, stateErr := m.o.Units.State(ctx, name); errors.As(err, &job) && stateErr == nil && ended(u) {
+	isJob := errors.As(err, &job)
+	said := runtimeError(b.path(runtimeLog))
+	if u, stateErr := m.o.Units.State(ctx, name); isJob && stateErr == nil && ended(u) && said == "" {
 		// The container ran, and was over before systemd had looked: that is an
-		// exit and no failure (systemd says "protocol" to it).
+		// exit, though systemd calls the start failed.
 		return nil
 	}
 	if stopErr := errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)); stopErr != nil {
 		m.logger(c.id, "start").Warn("Cannot put the failed unit away", "error", stopErr)
 	}
-	if job != nil {
-		if said := runtimeError(b.path("runtime.log")); said != "" {
-			return startError(said, commandOf(c))
-		}
+	if isJob && said != "" {
+		return startError(said, commandOf(c))
 	}
 	return fmt.Errorf("cannot start the unit: %w", err)
 }

@@ -72,7 +72,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 	var told []incident
 	next := cur
 	next.RestartCount = max(next.RestartCount, int(u.NRestarts))
-	if !settled(u) {
+	if !settled(u) || cur.State == container.StateRemoving || cur.State == container.StateDead {
 		return cur, nil
 	}
 	if begun(cur, u) {

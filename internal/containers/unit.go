@@ -34,7 +34,7 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 		units.String("PIDFile", b.path("pid")),
 		units.Bool("Delegate", true),
 		units.Exec("ExecStart", false, "/bin/sh", b.path(createScript)),
-		units.Exec("ExecStartPost", false, append(b.command(), "start", r.ID)...),
+		units.Exec("ExecStartPost", false, append(b.logging(), "start", r.ID)...),
 		units.Exec("ExecStopPost", true, "/bin/sh", b.path(exitedScript)),
 		units.USec("TimeoutStartUSec", startTimeout),
 		units.USec("TimeoutStopUSec", stopTimeout),
