@@ -175,7 +175,7 @@ func TestClientAndImages(t *testing.T) {
 	assert.Equal(t, w.images.auth.Username, "u")
 
 	w.images.failure = invalid("the archive is damaged")
-	loaded, err = c.ImageLoad(t.Context(), strings.NewReader("rubbish"))
+	_, err = c.ImageLoad(t.Context(), strings.NewReader("rubbish"))
 	assert.Error(t, err, "Error response from daemon: the archive is damaged")
 	pulled, err = c.ImagePull(t.Context(), "busybox", client.ImagePullOptions{})
 	assert.NilError(t, err)

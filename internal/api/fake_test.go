@@ -239,6 +239,7 @@ func (f *fakeContainers) Kill(_ context.Context, ref, signal string) error {
 }
 
 func (f *fakeContainers) Pause(_ context.Context, ref string) error { _, err := f.get(ref); return err }
+
 func (f *fakeContainers) Unpause(_ context.Context, ref string) error {
 	_, err := f.get(ref)
 	return err

@@ -7,9 +7,6 @@ import (
 	"lrd/internal/output"
 )
 
-// frameHead is the length of the head of a frame of a multiplexed stream.
-const frameHead = 8
-
 // Writer sends chunks of a container's output to a client, raw or multiplexed, each with one Write to what is below.
 type Writer struct {
 	w           io.Writer
@@ -37,6 +34,7 @@ func (w *Writer) WriteBytes(s output.Stream, data []byte) error {
 		_, err := w.w.Write(data)
 		return err
 	}
+	// The head of a frame: see the package's comment.
 	w.buf = append(w.buf[:0], byte(s), 0, 0, 0)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(data)))
 	w.buf = append(w.buf, data...)
