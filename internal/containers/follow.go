@@ -97,7 +97,10 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 		u = vanished(u, cur, notes)
 	}
 	next, told := follow(cur, u)
-	told = addMissed(cur, told, notes)
+	told = addMissed(cur, next, told, notes)
+	if n := policy.MaximumRetryCount; n > 0 {
+		next.RestartCount = min(next.RestartCount, n) // systemd counts the restart that it refuses too
+	}
 	if n := len(told); n > 0 && told[n-1].exited {
 		next.OOMKilled = told[n-1].oom
 	}
@@ -136,24 +139,19 @@ func vanished(u units.State, cur Status, notes []exitNote) units.State {
 }
 
 // addMissed completes what is told by the runs that came and went unseen, as
-// far as the list of exits has them: a run begins where the one before ended, so
-// only ends are known, and the OOM killer's part in them.
-func addMissed(cur Status, told []incident, notes []exitNote) []incident {
+// far as the list of exits has them: only their ends are known. It also adds the
+// OOM killer's part, which systemd does not tell.
+func addMissed(cur, next Status, told []incident, notes []exitNote) []incident {
 	var missed []incident
 	for _, n := range notes {
-		if !n.at.After(cur.StartedAt) || !cur.Running() || cur.State == container.StateRestarting && !n.at.After(cur.FinishedAt) {
-			continue
-		}
-		known := false
-		for i, t := range told {
-			// The note is written a few milliseconds after systemd has seen the exit.
-			if t.exited && t.code == n.code && n.at.Sub(t.at) >= 0 && n.at.Sub(t.at) < time.Minute {
-				told[i].oom = t.oom || n.oom
-				known = true
+		switch {
+		case n.invocation == next.InvocationID:
+			for i := range told {
+				told[i].oom = told[i].oom || told[i].exited && n.oom
 			}
-		}
-		begun := len(told) > 0 && !told[0].exited && n.at.Before(told[0].at)
-		if !known && begun {
+		case n.invocation == cur.InvocationID && cur.State == container.StateRestarting:
+			// told when it was seen
+		case n.invocation == cur.InvocationID && cur.Running(), n.at.After(cur.StartedAt) && cur.InvocationID != "":
 			missed = append(missed, incident{exited: true, at: n.at, code: n.code, oom: n.oom})
 		}
 	}

@@ -118,6 +118,7 @@ type SavedStatus struct {
 	ExitCode        int                      `json:"exitCode,omitempty"`
 	OOMKilled       bool                     `json:"oomKilled,omitempty"`
 	Error           string                   `json:"error,omitempty"`
+	InvocationID    string                   `json:"invocationID,omitempty"`
 	StartedAt       time.Time                `json:"startedAt,omitzero"`
 	FinishedAt      time.Time                `json:"finishedAt,omitzero"`
 	RestartCount    int                      `json:"restartCount,omitempty"`
@@ -129,7 +130,7 @@ type SavedStatus struct {
 func saved(s Status) SavedStatus {
 	return SavedStatus{
 		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
-		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
+		InvocationID: s.InvocationID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
 	}
 }
 
@@ -137,7 +138,7 @@ func saved(s Status) SavedStatus {
 func (s SavedStatus) live() Status {
 	return Status{
 		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
-		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
+		InvocationID: s.InvocationID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
 	}
 }
 

@@ -38,6 +38,8 @@ type Status struct {
 	OOMKilled bool
 	// Error says why the last start failed; empty after one that did not.
 	Error string
+	// InvocationID is systemd's name for the last run.
+	InvocationID string
 	// StartedAt and FinishedAt are systemd's times of the last run's beginning and end.
 	StartedAt, FinishedAt time.Time
 	// RestartCount is how often systemd started the container again by itself since the last Start.
@@ -78,6 +80,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 	if begun(cur, u) {
 		next.State = container.StateRunning
 		next.Pid = int(u.ExecMainPID)
+		next.InvocationID = u.InvocationID
 		next.StartedAt = u.ExecMainStart
 		next.ExitCode = 0
 		next.OOMKilled = false
