@@ -314,6 +314,8 @@ func TestContainerThatDoesNotReadHoldsNothingUp(t *testing.T) {
 	s.types("nobody reads this")
 	time.Sleep(10 * time.Millisecond)
 	c.exits()
+	_, err := io.ReadAll(s.client)
+	assert.NilError(t, err)
 	s.client.Close()
 	s.ended(EndExited)
 }
@@ -357,6 +359,8 @@ func (broken) Next(context.Context) (output.Chunk, error) {
 
 func TestUnreadableOutputIsAnError(t *testing.T) {
 	s := begin(t, Streams{Output: broken{}, Stdout: true})
+	_, err := io.ReadAll(s.client)
+	assert.NilError(t, err)
 	s.client.Close()
 	s.ended(EndFailed)
 }
