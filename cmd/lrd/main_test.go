@@ -78,7 +78,7 @@ func TestReloadSurvivesNonsense(t *testing.T) {
 		handler http.HandlerFunc
 		want    string
 	}{
-		{func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, "cannot reload: the daemon answered 404 Not Found"},
+		{func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, "cannot reload: the daemon answered 404 Not Found"},
 		{func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }, "cannot understand the daemon's answer"},
 		{func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "did not answer"},
 	} {

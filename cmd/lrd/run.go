@@ -203,8 +203,8 @@ func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.
 // serveAPI begins to answer.
 func (d *daemon) serveAPI(listeners []net.Listener) {
 	d.api = api.New(api.Options{
-		Containers: d.ctrs, Images: apiImages{d.images, d.ctrs}, Volumes: apiVolumes{d.vols, d.ctrs}, Networks: apiNetworks{d.net, d.ctrs},
-		Events: d.events,
+		Containers: d.ctrs, Images: api.FromImages(d.images, d.ctrs), Volumes: api.FromVolumes(d.vols, d.ctrs), Networks: api.FromNetworks(d.net, d.ctrs),
+		Events: d.events, Warnings: d.net.Warnings,
 		Config: d.reload.Current, Reload: d.reload.Handler(),
 		Build: d.build(), Log: d.log,
 	})

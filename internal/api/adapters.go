@@ -12,26 +12,11 @@ import (
 
 	"lrd/internal/containers"
 	"lrd/internal/images"
-	"lrd/internal/output"
 	"lrd/internal/volumes"
 )
 
 // This file joins the interfaces of backend.go to the packages that do the work. What an adapter adds is the
 // answer to "who uses it", which images and volumes must not know and containers does.
-
-// FromManager makes Containers of the Manager.
-func FromManager(m *containers.Manager) Containers { return manager{m} }
-
-type manager struct{ *containers.Manager }
-
-// Logs gives the lines as the interface that tests can stand in for.
-func (m manager) Logs(ctx context.Context, ref string, o output.LinesOptions) (containers.OutputReader, bool, error) {
-	lines, tty, err := m.Manager.Logs(ctx, ref, o)
-	if err != nil {
-		return nil, false, err
-	}
-	return lines, tty, nil
-}
 
 // ImageUsers know which containers were made from an image; containers.Manager does.
 type ImageUsers interface {

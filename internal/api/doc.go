@@ -30,7 +30,7 @@
 //
 // # What it needs
 //
-// The interfaces in backend.go, grouped by purpose. The real ones are made by FromManager, FromImages,
+// The interfaces in backend.go, grouped by purpose. The real ones are made by FromImages,
 // FromVolumes and FromNetworks (adapters.go).
 //
 // # Adding an endpoint

@@ -162,10 +162,10 @@ func mountPoints(r Record) []container.MountPoint {
 			RW:          !mt.ReadOnly,
 			Propagation: mt.Propagation,
 		}
-		switch mt.Type {
-		case mount.TypeVolume:
+		if mt.Type == mount.TypeVolume {
 			p.Name, p.Driver = mt.Volume, cmp.Or(mt.Driver, "local")
-		case mount.TypeBind:
+		}
+		if mt.Type == mount.TypeBind {
 			p.Propagation = cmp.Or(mt.Propagation, mount.PropagationRPrivate)
 		}
 		points = append(points, p)

@@ -403,12 +403,12 @@ func (c *Container) wantsStart(bootID string) bool {
 // at every start of the daemon, stopped by a person or not. lrd does so after
 // a boot only: a restart of the daemon changes nothing.
 func policyWantsStart(p container.RestartPolicy, s Status, booted bool) bool {
-	switch p.Name {
-	case container.RestartPolicyAlways:
+	switch {
+	case p.IsAlways():
 		return booted || !s.ManuallyStopped
-	case container.RestartPolicyUnlessStopped:
+	case p.IsUnlessStopped():
 		return !s.ManuallyStopped
-	case container.RestartPolicyOnFailure:
+	case p.IsOnFailure():
 		return !s.ManuallyStopped && s.ExitCode != 0 && (p.MaximumRetryCount == 0 || s.RestartCount < p.MaximumRetryCount)
 	}
 	return false

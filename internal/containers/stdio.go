@@ -159,7 +159,11 @@ func serveConsoles(f *os.File, take func(*os.File)) (*consoleListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen for the console: %w", err)
 	}
-	cl := &consoleListener{l: l.(*net.UnixListener), done: make(chan struct{}), first: make(chan struct{})}
+	unixListener, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("cannot listen for the console: its socket is a %T", l), l.Close())
+	}
+	cl := &consoleListener{l: unixListener, done: make(chan struct{}), first: make(chan struct{})}
 	cl.l.SetUnlinkOnClose(false)
 	go func() {
 		defer close(cl.done)

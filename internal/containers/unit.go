@@ -2,7 +2,6 @@ package containers
 
 import (
 	"fmt"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -140,6 +139,3 @@ func limitProperties(l oci.Limits) []units.Property {
 	}
 	return props
 }
-
-// pipePath is where a FIFO or the console's socket of a container is.
-func (m *Manager) pipePath(id, what string) string { return filepath.Join(m.runDir(id), what) }
