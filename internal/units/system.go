@@ -24,3 +24,23 @@ func (m *Manager) SystemState(ctx context.Context) (string, error) {
 	}
 	return state, nil
 }
+
+// JobType is what PID 1 is doing with a unit, or is about to: "start", "stop",
+// "restart", "reload", …; empty if there is no job for it. A restart is a
+// "restart" until the unit has stopped.
+func (m *Manager) JobType(ctx context.Context, unit string) (string, error) {
+	var kind dbus.Variant
+	err := m.repeat(ctx, func(l *link) error {
+		job, err := unitJob(ctx, l, unit)
+		if err != nil || job == "" {
+			return err
+		}
+		_, err = l.call(ctx, []any{&kind}, job, propsIface+".Get", "org.freedesktop.systemd1.Job", "JobType")
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("cannot read the job of unit %s: %w", unit, err)
+	}
+	text, _ := kind.Value().(string)
+	return text, nil
+}
