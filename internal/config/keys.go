@@ -112,24 +112,24 @@ var table = []*Key{
 		binding: one(storageDriver, func(c *Config) *string { return &c.StorageDriver }, "overlay"),
 	},
 	{
-		Name: "max-load-size", Reloadable: true,
+		Name: "max-load-size",
 		Doc: "The most bytes that the layers of one image may unpack to at `docker load`, `import` or `pull`: a larger one " +
 			"is refused before it fills the disk. 0 is no limit.",
 		binding: one(size(1<<20, 1<<50, true), func(c *Config) *int64 { return &c.MaxLoadSize }, 32<<30),
 	},
 	{
-		Name: "max-concurrent-downloads", Docker: true, Reloadable: true,
+		Name: "max-concurrent-downloads", Docker: true,
 		Doc:     "How many layers of one image are pulled at the same time.",
 		binding: one(integer(1, 1000), func(c *Config) *int { return &c.MaxConcurrentDownloads }, 3),
 	},
 	{
-		Name: "max-concurrent-uploads", Docker: true, Reloadable: true,
-		Doc:     "How many layers of one image are pushed at the same time.",
+		Name: "max-concurrent-uploads", Docker: true,
+		Doc:     "How many layers of one image are pushed at the same time. Checked, and without effect in this version, which cannot push yet.",
 		binding: one(integer(1, 1000), func(c *Config) *int { return &c.MaxConcurrentUploads }, 5),
 	},
 	{
-		Name: "max-download-attempts", Docker: true, Reloadable: true,
-		Doc:     "How often the download of a layer is tried before the pull fails.",
+		Name: "max-download-attempts", Docker: true,
+		Doc:     "How often the download of a layer is tried before the pull fails. Checked, and without effect in this version: the library has its own number.",
 		binding: one(integer(1, 1000), func(c *Config) *int { return &c.MaxDownloadAttempts }, 5),
 	},
 	{

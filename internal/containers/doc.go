@@ -1,0 +1,77 @@
+// Package containers is what a container is and may do: it creates, starts,
+// stops, follows and removes containers, and takes them back when the daemon was
+// away.
+//
+// # Words
+//
+// A container is a Record on disk (what it was made from, and what was last
+// known of it) and, while the daemon is there, a Container. A run is the time from
+// a start of its init to that one's exit; systemd may begin the next run by
+// itself. Status is what the container is doing; the drawing of its states stands
+// above that type.
+//
+// # A container is a unit
+//
+// Each run is one transient unit, lrd-<id>.service in lrd.slice, and a child of
+// systemd: no process of lrd's stands between. systemd keeps its exit status, its
+// limits and its restarts, and lrd is told, or asks.
+//
+//	ExecCondition=  only with a restart policy: not while it is being stopped
+//	ExecStart=      sh create       opens the FIFOs by path, runs `crun create`
+//	ExecStartPost=  crun start      the container's own process begins
+//	ExecStopPost=   sh exited       notes the exit, runs `crun delete`
+//
+// A clean end of a unit without a restart policy remains (RemainAfterExit=) until
+// lrd has taken note. With a policy it cannot, and for the time that the daemon is
+// away the list of exits, which the last command writes, has what systemd forgets.
+//
+// # On disk
+//
+//	<data-root>/containers/<id>/
+//	    record.json                  the Record
+//	    output/                      what the container wrote (package output)
+//	    hostname hosts resolv.conf   mounted into the container
+//	<exec-root>/containers/<id>/     one run; gone after a reboot
+//	    bundle/config.json  create  exited
+//	    stdin stdout stderr          FIFOs
+//	    console-listener console-pipe  with a TTY instead
+//	    pid  runtime.log  exits  stopping
+//	<exec-root>/runtime/             the runtime's own
+//
+// # What outlives the daemon
+//
+// Before a unit is started, all that its run needs is where a crash does not reach
+// it: descriptors in systemd's store, the Record on disk. So a restart, a crash
+// and an upgrade are one path: Restore reads the Records, asks systemd once for
+// all units, takes the descriptors, and lets reconcile, a pure function, decide
+// on each container. A container that cannot be taken back is shown with
+// Status.Reason, runs on, and can be stopped.
+//
+// The one moment that is not covered is the console of a TTY. The runtime makes
+// it and sends it to a socket whose listening end is stored, so that it waits
+// there for whoever comes; between its acceptance and its storing lie some
+// hundred microseconds in which a SIGKILL loses it. The container's process has
+// not begun to run then.
+//
+// # Standard streams
+//
+// The container's output end is opened for reading and writing, so no write ever
+// fails with EPIPE, whoever dies; its input end for reading only, so that it sees
+// end of file when the client is done. Our ends are O_RDWR and O_NONBLOCK: they
+// show no end either. That a run is over is known from the unit, and then what is
+// left in the pipes is taken over until there is nothing more.
+//
+// # Who does what, and locks
+//
+//   - the caller of an operation works in its own goroutine;
+//   - Run hands what systemd says to the container that it is about, and never
+//     waits; each container has at most one worker, which ends when there is
+//     nothing left to look at. So one that is stuck delays no other;
+//   - a container with a TTY has a goroutine that takes consoles in, until
+//     disconnect or leave;
+//   - Close ends all of them and waits for them.
+//
+// Container.op serialises what sets a run up or puts it away; Container.mu guards
+// the fields; Manager.mu guards the index. They are taken in the order Manager.mu,
+// or op, then Container.mu. Stop and Kill hold none while they wait.
+package containers
