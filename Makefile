@@ -35,21 +35,22 @@ test-unit: deps ## unit tests with the race detector; most need no root
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
 .PHONY: test-integration
-test-integration: deps build ## the real lrd in a lab per suite, side by side, driven through the docker client
+test-integration: deps build ## the real lrd in labs of every suite, side by side, driven through the docker client
 	$(MAKE) --no-print-directory --keep-going --jobs=$(words $(SUITES)) $(SUITES:%=test-integration-%)
 
-# Each suite has a lab named after it, in nobody's way, and takes it down also when tests fail.
-# What the tests get: SUITE and LAB; LRD_LAB, the lab command, which needs both; DOCKER_HOST; DOCKER_OLD and DOCKER_NEW,
-# two docker clients. Every line is marked with its suite.
+# The tests boot labs of their own, it-SUITE-PID-N; see test/integration/doc.go for what they are told. Tests that were
+# killed leave some, which are taken down here. Every line is marked with its suite.
 test-integration-%: deps build
 	@exec > >(exec sed -u 's/^/$*: /') 2>&1; \
-	export SUITE=$* LAB=test-$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
-	trap '"$$LRD_LAB" down' EXIT; \
-	"$$LRD_LAB" down; \
-	"$$LRD_LAB" up; \
-	eval "$$("$$LRD_LAB" env)"; \
+	export SUITE=$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
 	export DOCKER_OLD=$$("$$LRD_LAB" client old) DOCKER_NEW=$$("$$LRD_LAB" client new); \
-	GOFLAGS='$(GOFLAGS),integration' go test -count=1 -timeout=30m $(TESTFLAGS) ./test/integration/...
+	sweep() { \
+		for lab in $$(cd /run/lrd-lab 2>/dev/null && echo it-$*-*-*); do \
+			pid=$${lab#it-$*-}; [ ! -e "/run/lrd-lab/$$lab" ] || [ -e "/proc/$${pid%-*}" ] || LAB=$$lab "$$LRD_LAB" down; \
+		done; \
+	}; \
+	trap sweep EXIT; \
+	GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS) ./test/integration/...
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck

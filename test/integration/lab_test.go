@@ -1,0 +1,305 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+)
+
+// commandTimeout ends a command that hangs. None takes this long on a machine
+// that works, however busy.
+const commandTimeout = 2 * time.Minute
+
+// lab is a machine with lrd on it, and a docker client that talks to it.
+type lab struct {
+	t      *testing.T
+	name   string // LAB
+	which  int    // clientNew or clientOld
+	host   string // DOCKER_HOST; the path is a symbolic link into the lab
+	init   string // process ID of the lab's init, as this machine numbers it
+	dotDir string // DOCKER_CONFIG, so that no configuration of a person plays a part
+}
+
+// result is what a command left.
+type result struct {
+	stdout, stderr string // trimmed
+	code           int    // 128+n if it died by signal n, as a shell has it
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("exit code %d\nstdout: %s\nstderr: %s", r.code, r.stdout, r.stderr)
+}
+
+type options struct {
+	config string
+	image  bool
+}
+
+type option func(*options)
+
+// withConfig gives lrd this /etc/lrd/lrd.toml from its first start on.
+func withConfig(toml string) option { return func(o *options) { o.config = toml } }
+
+// withoutImage leaves the image store empty.
+func withoutImage() option { return func(o *options) { o.image = false } }
+
+// boot boots a lab with lrd installed as its package does it, starts lrd and
+// loads the image busybox:latest. The lab lives until the test ends.
+func boot(t *testing.T, opts ...option) *lab {
+	t.Helper()
+	o := options{image: true}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	suite.mu.Lock()
+	suite.booted++
+	l := &lab{t: t, name: fmt.Sprintf("it-%s-%d-%d", suite.name, os.Getpid(), suite.booted), dotDir: t.TempDir()}
+	suite.mu.Unlock()
+
+	t.Cleanup(l.down)
+	l.must("lab up", l.run(l.command(context.Background(), "up"), nil))
+	l.refresh()
+	if o.config != "" {
+		l.writeFile("/etc/lrd/lrd.toml", o.config)
+	}
+	l.start()
+	if o.image {
+		l.load(busybox())
+	}
+	return l
+}
+
+// refresh learns where the lab is: its init is another process after each boot.
+func (l *lab) refresh() {
+	l.t.Helper()
+	l.init = l.must("lab pid", l.run(l.command(context.Background(), "pid"), nil)).stdout
+	l.host = strings.TrimPrefix(l.must("lab env", l.run(l.command(context.Background(), "env"), nil)).stdout, "export DOCKER_HOST=")
+}
+
+// down ends the lab. What matters here is that nothing of it stays on this
+// machine, which `lab down` checks; nobody needs its system to go down nicely.
+func (l *lab) down() {
+	if l.t.Failed() {
+		r := l.tryExec("journalctl", "--no-pager", "--output=short-precise", "--lines=200", "--unit=lrd", "--unit=lrd-*")
+		l.t.Logf("journal of %s (the last lines):\n%s", l.name, r.stdout)
+	}
+	// Through /proc, not by number: a lab that has never come up has no init.
+	if init := l.run(l.command(context.Background(), "pid"), nil); init.code == 0 {
+		var pid int
+		if _, err := fmt.Sscan(init.stdout, &pid); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // the kernel ends all its others with it
+		}
+	}
+	if r := l.run(l.command(context.Background(), "down"), nil); r.code != 0 {
+		l.t.Errorf("lab down: %s", r)
+	}
+}
+
+// command is the lab command with these arguments.
+func (l *lab) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, suite.lab, args...)
+	cmd.Env = append(os.Environ(), "LAB="+l.name, "SUITE="+suite.name, "LRD_BIN="+suite.bin)
+	return cmd
+}
+
+// run runs a command to its end.
+func (l *lab) run(cmd *exec.Cmd, stdin []byte) result {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	cmd.WaitDelay = 10 * time.Second // somebody else has its output open
+	err := cmd.Start()
+	if err == nil {
+		timer := time.AfterFunc(commandTimeout, func() { _ = cmd.Process.Kill() })
+		err = cmd.Wait()
+		if !timer.Stop() {
+			fmt.Fprintf(&stderr, "\nkilled by the test: it took more than %s", commandTimeout)
+		}
+	}
+	r := result{stdout: strings.TrimSpace(stdout.String()), stderr: strings.TrimSpace(stderr.String())}
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+		if status := exit.Sys().(syscall.WaitStatus); status.Signaled() {
+			r.code = 128 + int(status.Signal())
+		}
+	default:
+		r.code = -1
+		r.stderr += "\n" + err.Error()
+	}
+	return r
+}
+
+// must ends the test if what was done failed.
+func (l *lab) must(what string, r result) result {
+	l.t.Helper()
+	if r.code != 0 {
+		l.t.Fatalf("%s: %s", what, r)
+	}
+	return r
+}
+
+// exec runs a command in the lab and gives back its standard output, trimmed.
+func (l *lab) exec(cmd ...string) string {
+	l.t.Helper()
+	return l.must(strings.Join(cmd, " "), l.tryExec(cmd...)).stdout
+}
+
+// tryExec runs a command in the lab. It may be called from any goroutine.
+func (l *lab) tryExec(cmd ...string) result {
+	return l.run(l.command(context.Background(), append([]string{"exec"}, cmd...)...), nil)
+}
+
+// readFile reads a file of the lab.
+func (l *lab) readFile(path string) string {
+	l.t.Helper()
+	data, err := os.ReadFile(l.path(path))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// writeFile writes a file of the lab, and makes the directories it is in.
+func (l *lab) writeFile(path, content string) {
+	l.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(l.path(path)), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := os.WriteFile(l.path(path), []byte(content), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// path is where this machine sees a file of the lab. An absolute symbolic link
+// in it leads astray: it would be followed here.
+func (l *lab) path(path string) string { return filepath.Join("/proc", l.init, "root", path) }
+
+// config writes /etc/lrd/lrd.toml; reload or restart makes it take effect.
+func (l *lab) config(toml string) {
+	l.t.Helper()
+	l.writeFile("/etc/lrd/lrd.toml", toml)
+}
+
+// restart is `systemctl restart lrd`; lrd is ready when it returns.
+func (l *lab) restart() {
+	l.t.Helper()
+	l.exec("systemctl", "restart", "lrd")
+}
+
+// stop is `systemctl stop lrd`. The socket stays: a client that connects starts lrd.
+func (l *lab) stop() {
+	l.t.Helper()
+	l.exec("systemctl", "stop", "lrd.service")
+}
+
+// start is `systemctl start lrd`; lrd is ready when it returns.
+func (l *lab) start() {
+	l.t.Helper()
+	l.exec("systemctl", "start", "lrd.service")
+}
+
+// kill9 kills lrd with SIGKILL and waits until systemd has started it again and
+// it answers.
+func (l *lab) kill9() {
+	l.t.Helper()
+	// The one that answers has to be another one: the socket would make a client wait for the old one as well.
+	l.exec("sh", "-ec", `
+		of() { systemctl show --property=MainPID --value lrd.service; }
+		old=$(of)
+		systemctl kill --signal=KILL --kill-who=main lrd.service
+		i=0
+		while [ "$(of)" = "$old" ] || ! systemctl --quiet is-active lrd.service; do
+			sleep 0.02
+			i=$((i + 1))
+			[ $i -lt 1500 ] || { systemctl --no-pager status lrd.service; exit 1; }
+		done`)
+	l.docker("version")
+}
+
+// reload is `systemctl reload lrd`; the error is that it failed.
+func (l *lab) reload() error {
+	if r := l.tryExec("systemctl", "reload", "lrd.service"); r.code != 0 {
+		return fmt.Errorf("systemctl reload lrd: %s", r)
+	}
+	return nil
+}
+
+// old is the same lab through the old docker client.
+func (l *lab) old() *lab {
+	other := *l
+	other.which = clientOld
+	return &other
+}
+
+// dockerCmd is the docker client, for what needs pipes or a terminal. It is
+// killed if it is still there when the test ends.
+func (l *lab) dockerCmd(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(l.t.Context(), suite.clients[l.which], args...)
+	cmd.Env = []string{
+		"DOCKER_HOST=" + l.host, "DOCKER_CONFIG=" + l.dotDir, "HOME=" + l.dotDir,
+		"PATH=" + os.Getenv("PATH"), "TERM=xterm", "LANG=C.UTF-8",
+	}
+	return cmd
+}
+
+// docker runs the docker client and gives back its standard output, trimmed.
+func (l *lab) docker(args ...string) string {
+	l.t.Helper()
+	return l.must("docker "+strings.Join(args, " "), l.tryDocker(args...)).stdout
+}
+
+// tryDocker runs the docker client. It may be called from any goroutine.
+func (l *lab) tryDocker(args ...string) result { return l.run(l.dockerCmd(args...), nil) }
+
+// load loads an archive of `docker save`.
+func (l *lab) load(archive []byte) {
+	l.t.Helper()
+	l.must("docker load", l.run(l.dockerCmd("load"), archive))
+}
+
+// client is Docker's own client library, for what the docker client does not show.
+func (l *lab) client() *client.Client {
+	l.t.Helper()
+	c, err := client.New(client.WithHost(l.host))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// inspect is `docker inspect` of a container.
+func (l *lab) inspect(ref string) container.InspectResponse {
+	l.t.Helper()
+	r, err := l.client().ContainerInspect(l.t.Context(), ref, client.ContainerInspectOptions{})
+	if err != nil {
+		l.t.Fatalf("inspect %s: %v", ref, err)
+	}
+	return r.Container
+}
+
+// eventually waits until a condition holds. The limit is for a machine that is
+// very busy: be generous.
+func (l *lab) eventually(d time.Duration, what string, cond func() bool) {
+	l.t.Helper()
+	for deadline := time.Now().Add(d); !cond(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			l.t.Fatalf("%s: not in %s", what, d)
+		}
+	}
+}
