@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -192,7 +191,7 @@ func (c *Container) openInput(ctx context.Context, ended <-chan struct{}) (*os.F
 		case run != nil && run.StdinClosed:
 			return nil, io.ErrClosedPipe
 		case !tty && std.stdin != nil:
-			return os.OpenFile(filepath.Join(c.m.runDir(c.id), fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
+			return os.OpenFile(c.m.pipePath(c.id, fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
 		}
 		select {
 		case <-ctx.Done():

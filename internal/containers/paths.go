@@ -12,6 +12,9 @@ func (m *Manager) dataDir(id string) string   { return filepath.Join(m.o.DataRoo
 func (m *Manager) outputDir(id string) string { return filepath.Join(m.dataDir(id), "output") }
 func (m *Manager) runDir(id string) string    { return filepath.Join(m.o.ExecRoot, "containers", id) }
 
+// pipePath is where a FIFO or the console's socket of a container is.
+func (m *Manager) pipePath(id, what string) string { return filepath.Join(m.runDir(id), what) }
+
 // runtimeDir is the runtime's own state directory, shared by all containers.
 func (m *Manager) runtimeDir() string { return filepath.Join(m.o.ExecRoot, "runtime") }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +48,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 		return fmt.Errorf("cannot list the containers' units: %w", err)
 	}
 	descriptors := groupStored(stored)
+	m.takeBack(ctx, loaded, descriptors)
 	network := m.restoreNetwork(ctx, all, loaded)
 	cases := m.gather(all, loaded, descriptors, network)
 
@@ -119,7 +119,7 @@ func (m *Manager) gather(all []found, loaded map[string]units.State, descriptors
 func (m *Manager) pipesOnDisk(id string) []string {
 	var there []string
 	for _, what := range []string{fdStdin, fdStdout, fdStderr, fdVia} {
-		if info, err := os.Lstat(filepath.Join(m.runDir(id), what)); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		if info, err := os.Lstat(m.pipePath(id, what)); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 			there = append(there, what)
 		}
 	}
@@ -244,7 +244,7 @@ func (m *Manager) reopen(ctx context.Context, k *restoring) {
 	}
 	var items []fdstore.Item
 	for _, what := range k.verdict.Reopen {
-		path := filepath.Join(m.runDir(k.c.id), what)
+		path := m.pipePath(k.c.id, what)
 		var f *os.File
 		var err error
 		if what == fdListener {

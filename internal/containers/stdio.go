@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -100,7 +99,7 @@ func (m *Manager) makeEnds(id string, tty, stdin bool, pipeSize int) (_ ends, er
 		}
 	}()
 	for _, what := range fdNames(tty, stdin) {
-		path := filepath.Join(m.runDir(id), what)
+		path := m.pipePath(id, what)
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -301,7 +300,7 @@ func (m *Manager) drainConsole(c *Container, master, via *os.File) (err error) {
 		}
 	}()
 	if via == nil {
-		if via, err = openFIFO(filepath.Join(m.runDir(c.id), fdVia), 0); err != nil {
+		if via, err = openFIFO(m.pipePath(c.id, fdVia), 0); err != nil {
 			return errors.Join(err, master.Close())
 		}
 	}
