@@ -113,18 +113,19 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	if err != nil {
 		return err
 	}
-	ended := make(chan struct{})
 	err = c.update(func(r *Record, s *Status) {
 		r.Run, r.LastBoot = run, run.BootID
 		s.RestartCount, s.ManuallyStopped, s.Error, s.OOMKilled = 0, false, "", false
-		c.runEnded = ended
+		if c.runEnded == nil { // else somebody has attached already, and waits for its end
+			c.runEnded = make(chan struct{})
+		}
 		c.queue = nil // what was said of an earlier unit of this name
 		c.stopping = false
 	})
 	if err != nil {
 		return err
 	}
-	undo.add(func() { m.abandonRun(c, ended) })
+	undo.add(func() { m.endRun(c) })
 	out, err := c.output()
 	if err != nil {
 		return err
@@ -170,20 +171,6 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 	}
 	m.observe(ctx, c, u, false)
 	return nil
-}
-
-// abandonRun takes back the beginning of a run that did not come about.
-func (m *Manager) abandonRun(c *Container, ended chan struct{}) {
-	c.mu.Lock()
-	out := c.out
-	c.runEnded = nil
-	c.mu.Unlock()
-	close(ended)
-	if out != nil {
-		if err := out.EndRun(m.ctx); err != nil {
-			m.logger(c.id, "start").Warn("Cannot end the run in the output store", "error", err)
-		}
-	}
 }
 
 // prepare makes what a run stands on: root filesystem, network, mounts, bundle.
