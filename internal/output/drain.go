@@ -53,9 +53,12 @@ type source struct {
 	conn   syscall.RawConn
 	via    *os.File // DrainThrough's pipe, or nil
 	viaFD  int
-	step   func(fd int) (int, error) // one write: number of bytes, errEmpty, or an error of the store
-	buf    []byte                    // Console
-	held   []byte                    // Console: what of buf is not in the file yet. Guarded by stream.mu
+	take   func(fd int) (int, error) // one lot of bytes, in the source's own way; see step
+	buf    []byte                    // Console: for reading
+
+	// Guarded by stream.mu:
+	held []byte // Console: what of buf is not in the file yet
+	gone bool   // the descriptors may be closed: hands off
 
 	pump func(fd uintptr) bool // s.drainSome, bound once, as it would be allocated each time
 	err  error                 // why pump returned. run's own
@@ -76,9 +79,9 @@ func (l *Log) Drain(s Stream, src *os.File, k Kind) error {
 	d := &source{l: l, file: src}
 	switch k {
 	case FIFO:
-		d.step = d.stepPipe
+		d.take = d.spliceToFile
 	case Console:
-		d.step = d.stepConsole
+		d.take = d.copyToFile
 		d.buf = make([]byte, consoleMax)
 	default:
 		_ = src.Close()
@@ -94,7 +97,7 @@ func (l *Log) Drain(s Stream, src *os.File, k Kind) error {
 // crash, then no byte is lost. It takes both files over, also when it fails.
 func (l *Log) DrainThrough(s Stream, console, via *os.File) error {
 	d := &source{l: l, file: console, via: via}
-	d.step = d.stepThrough
+	d.take = d.spliceThrough
 	if err := checkSource(via, true); err != nil {
 		d.closeFiles()
 		return fmt.Errorf("cannot drain %s through a pipe: %w", s, err)
@@ -274,10 +277,13 @@ func (s *source) settle() error {
 			left -= n
 		}
 	})
-	if errors.Is(err, os.ErrClosed) {
-		return nil // StopDrains was there first
+	if err != nil {
+		// The one reason for not getting at the descriptor is that it is closed
+		// (internal/poll's error for that is not os.ErrClosed): StopDrains or Close
+		// was there first.
+		return nil
 	}
-	return errors.Join(err, failed)
+	return failed
 }
 
 // stopDrains ends all drains and closes their sources.
@@ -294,16 +300,18 @@ func (l *Log) stopDrains(forGood bool) error {
 	for s := range l.sources {
 		<-s.done
 		errs = append(errs, s.finish())
-		s.closeFiles()
+		s.closeFiles() // without stream.mu: Close waits for who is in Control, and who is there may wait for that
 		delete(l.sources, s)
 	}
 	return errors.Join(errs...)
 }
 
-// finish writes what a console has given and the store has not taken.
+// finish writes what a console has given and the store has not taken. EndRun
+// may have it in hands still: from here on it leaves it alone.
 func (s *source) finish() error {
 	s.stream.mu.Lock()
 	defer s.stream.mu.Unlock()
+	s.gone = true
 	if len(s.held) == 0 {
 		return nil
 	}

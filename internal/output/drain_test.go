@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,34 @@ func TestEndRunEnds(t *testing.T) {
 		assert.NilError(t, l.EndRun(ctx))
 		cancel()
 	}
+}
+
+// TestEndRunAgainstClose: whoever comes first, no descriptor is used that is
+// closed, and what is recorded is right.
+func TestEndRunAgainstClose(t *testing.T) {
+	dir := t.TempDir()
+	for range 100 {
+		l, err := Open(dir, Options{})
+		assert.NilError(t, err)
+		out := drained(t, l, Stdout)
+		master, slave := rawPTY(t)
+		assert.NilError(t, l.DrainThrough(Stderr, dup(t, master), fifo(t, 1)[0]))
+		assert.NilError(t, l.BeginRun())
+		write(t, out, strings.Repeat("x", 10_000))
+		write(t, slave, "y")
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := l.EndRun(context.Background()); err != nil {
+				assert.Check(t, errors.Is(err, ErrClosed), "%v", err)
+			}
+		})
+		wg.Go(func() { assert.Check(t, l.StopDrains()) })
+		wg.Go(func() { assert.Check(t, l.Close()) })
+		wg.Wait()
+		assert.NilError(t, slave.Close())
+		assert.NilError(t, master.Close())
+	}
+	verifyIndex(t, open(t, dir))
 }
 
 // TestEndRunTakesAll: what was written before EndRun is before the marker.
@@ -232,10 +261,11 @@ func TestSetPipeSize(t *testing.T) {
 
 	_, err = SetPipeSize(f, 0)
 	assert.ErrorContains(t, err, "not a size")
-	_, err = SetPipeSize(os.Stdin, 4096) // whatever it is, under go test it is no pipe
-	if fi, statErr := os.Stdin.Stat(); statErr == nil && fi.Mode()&os.ModeNamedPipe == 0 {
-		assert.Assert(t, err != nil)
-	}
+	regular, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	assert.NilError(t, err)
+	defer regular.Close()
+	_, err = SetPipeSize(regular, 4096)
+	assert.ErrorIs(t, err, unix.EBADF)
 	// Smaller than what is in it: the kernel refuses, and it stays.
 	write(t, f, strings.Repeat("x", 40_000))
 	now, err := SetPipeSize(f, 4096)
@@ -248,7 +278,7 @@ func TestDrainAllocatesNothing(t *testing.T) {
 	l := open(t, t.TempDir())
 	pipes := fifo(t, 2)
 	s := &source{l: l, stream: l.stream(Stdout)}
-	s.step = s.stepPipe
+	s.take = s.spliceToFile
 	fd := int(pipes[0].Fd())
 	wake := make(chan struct{}, 1)
 	l.waiters = make([]chan struct{}, 0, 1)

@@ -10,15 +10,20 @@ import (
 // spliceFlags: never wait for the pipe, whatever its own flags say.
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
-// stepPipe carries over one lot of bytes of a pipe.
-func (s *source) stepPipe(fd int) (int, error) {
+// step carries over one lot of bytes: it returns how many, errEmpty, or an
+// error of the store. Everything that is known of bytes taken from the source
+// is written down when it gives stream.mu back, and that is where Close stops.
+func (s *source) step(fd int) (int, error) {
 	s.stream.mu.Lock()
 	defer s.stream.mu.Unlock()
-	return s.spliceToFile(fd)
+	if s.gone {
+		return 0, errEmpty
+	}
+	return s.take(fd)
 }
 
-// spliceToFile moves bytes from a pipe to the data file and records them. The
-// caller holds stream.mu.
+// spliceToFile moves bytes from a pipe to the data file and records them: a
+// FIFO's way. The caller holds stream.mu.
 func (s *source) spliceToFile(fd int) (int, error) {
 	st := s.stream
 	if err := s.l.commit(st, s.l.now, 0); err != nil { // nearly always nothing to do
@@ -50,11 +55,9 @@ func (s *source) writeFailed(call string, err error) error {
 	return errors.Join(os.NewSyscallError(call, err), statErr)
 }
 
-// stepConsole reads once from a console and writes it out at once: in between,
-// a SIGKILL loses it.
-func (s *source) stepConsole(fd int) (int, error) {
-	s.stream.mu.Lock()
-	defer s.stream.mu.Unlock()
+// copyToFile reads once from a console and writes it out at once: in between,
+// a SIGKILL loses it. The caller holds stream.mu.
+func (s *source) copyToFile(fd int) (int, error) {
 	if len(s.held) > 0 {
 		if err := s.putHeld(); err != nil {
 			return 0, err
@@ -121,11 +124,10 @@ func (s *source) reserve() {
 	}
 }
 
-// stepThrough empties the pipe into the file, or else fills it from the
-// console.
-func (s *source) stepThrough(fd int) (int, error) {
-	s.stream.mu.Lock()
-	defer s.stream.mu.Unlock()
+// spliceThrough empties the pipe into the file, or else fills it from the
+// console first. The pipe is empty before it is filled, so that what the
+// console gives always finds room. The caller holds stream.mu.
+func (s *source) spliceThrough(fd int) (int, error) {
 	n, err := s.spliceToFile(s.viaFD)
 	if err != errEmpty { //nolint:errorlint // never wrapped
 		return n, err
