@@ -56,10 +56,11 @@
 // splice(2) wants a pipe on one side, and a console is none. There are two
 // ways. Drain with Console reads into memory and writes to the file, at once:
 // a SIGKILL between the two loses that one read, at most 4095 bytes (what the
-// line discipline holds). DrainThrough puts a pipe between, which the caller
+// line discipline holds), and under a writer that goes flat out most kills do
+// (TestKillConsolePlain prints it: 50 to 66 kB in 20 kills). DrainThrough puts a pipe between, which the caller
 // keeps in systemd's store as it does the FIFOs: console → pipe → file, both
 // by splice, and a SIGKILL loses nothing, as what the console has given is
-// either in the pipe or in the file.
+// either in the pipe or in the file (TestKillConsole). It is the way to take.
 //
 // A console without an open slave answers EIO. That is a state, not the end: a
 // process that opens the slave later is heard again.
@@ -96,6 +97,10 @@
 // Close return when they are gone. There is no other goroutine. The Log owns
 // the descriptors of its files and, from Drain on, of the sources. One process
 // at a time has a Log open (flock(2) on the index): ErrBusy tells a second.
+//
+// What a source's raw descriptor number is used for, is used under stream.mu
+// and not after source.gone is set there; only then is the file closed, and
+// without the lock, for closing waits for who is using it.
 //
 // Locks, in the order in which they are taken: stream.mu (one write to a data
 // file and its record), Log.appendMu (the order of the index), Log.mu (what is
