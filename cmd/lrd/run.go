@@ -33,6 +33,9 @@ import (
 // a container with a long grace period is cut short: it is on record, and goes on.
 const requestGrace = 5 * time.Second
 
+// holdTimeout bounds what is done at a stop for consoles and inputs. Hundreds take a few seconds.
+const holdTimeout = time.Minute
+
 // apiSocket is FileDescriptorName= of lrd.socket.
 const apiSocket = "api"
 
@@ -140,6 +143,10 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	if machine.AppArmorProfile, err = oci.LoadAppArmor("lrd-default"); err != nil {
 		return nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
@@ -147,7 +154,7 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	d.ctrs = containers.New(containers.Options{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, BootID: strings.TrimSpace(string(boot)),
 		Units: d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
-		Machine: machine, SystemStopping: d.systemStopping,
+		Machine: machine, HandBack: []string{self, handBackCommand}, SystemStopping: d.systemStopping,
 		Config: func() *config.Config { return d.reload.Current() },
 		Log:    d.log,
 	})
@@ -229,13 +236,29 @@ func (d *daemon) leave() error {
 		d.log.Warn("Some requests were cut short", "error", err)
 	}
 	if cfg.LiveRestore {
-		return nil
+		return d.hold()
 	}
 	d.log.Info("Shutting the containers down, as live-restore is off", "timeout", cfg.ShutdownTimeout)
 	done := make(chan struct{})
 	defer close(done)
 	go d.extend(done)
 	return d.ctrs.Shutdown(context.Background(), cfg.ShutdownTimeout)
+}
+
+// hold keeps what systemd's store will not keep over this stop of lrd.service.
+// At a restart, by a person or by systemd itself, the store stays.
+func (d *daemon) hold() error {
+	ctx, cancel := context.WithTimeout(context.Background(), holdTimeout)
+	defer cancel()
+	job, err := d.units.JobType(ctx, d.unit)
+	if err != nil {
+		d.log.Warn("Cannot find out whether lrd is being stopped or restarted; it is taken for a stop", "error", err)
+		job = "stop"
+	}
+	if job != "stop" || d.systemStopping() {
+		return nil
+	}
+	return d.ctrs.Hold(ctx)
 }
 
 // close ends what was begun, last one first.

@@ -104,6 +104,11 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	if n := len(told); n > 0 && told[n-1].exited {
 		next.OOMKilled = told[n-1].oom
 	}
+	for _, i := range told {
+		if i.exited && i.at.After(next.FinishedAt) {
+			next.FinishedAt = i.at // also of a run that nobody saw, and after which systemd started it again
+		}
+	}
 	if next == cur && len(told) == 0 {
 		return false
 	}
@@ -242,7 +247,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 func (m *Manager) putAway(ctx context.Context, c *Container) error {
 	r, _ := c.snapshot()
 	name := unitName(c.id)
-	errs := []error{m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)}
+	errs := []error{m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
 	if r.Run != nil && r.Run.Endpoint != nil {
 		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
 	}

@@ -34,6 +34,7 @@ type Units interface {
 	Thaw(ctx context.Context, name string) error
 	State(ctx context.Context, name string) (units.State, error)
 	List(ctx context.Context, pattern string) (map[string]units.State, error)
+	Reload(ctx context.Context, name string) error
 }
 
 // Descriptors is where descriptors outlive the daemon; *fdstore.Store is one.
@@ -80,6 +81,9 @@ type Options struct {
 	Volumes     Volumes
 	Events      Events
 	Machine     oci.Machine
+
+	// HandBack is the command that calls HandBack, with an absolute path; socket and names are added to it.
+	HandBack []string
 
 	// SystemStopping says whether the whole system is going down: containers then end without anybody having wished it.
 	SystemStopping func() bool

@@ -1,0 +1,349 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"lrd/internal/units"
+)
+
+// A systemd before 254 empties a service's descriptor store when the service is
+// stopped. The FIFOs of output survive that, since the container itself has them
+// open for reading; but a container whose console or input nobody holds any more
+// is hung up, or reads the end of its input. So, before a stop, each such
+// container gets a second unit, its holder, whose descriptors these are:
+//
+//	lrd-hold-<id>.service   Type=oneshot, RemainAfterExit=yes, without a process
+//	    standard input      console-pipe, or the container's stdin
+//	    standard output     console
+//	    standard error      console-listener
+//
+// PID 1 keeps them for as long as the holder is active. At its next start the
+// daemon takes them back: ExecReload= of the holder runs "lrd hand-back", which
+// inherits them and sends them through a socket. It is a reload rather than a
+// stop because one that fails leaves the holder as it is, for another try.
+//
+// The console must not be standard input: systemd resets a terminal that it
+// finds there, under the hands of the program that runs in it.
+const (
+	holderPrefix = unitPrefix + "hold-"
+	// storeSurvives is the first version of systemd that keeps a store over a stop, as FileDescriptorStorePreserve= of lrd.service asks for.
+	storeSurvives = 254
+	// handBackSocket in the container's runtime directory is there while descriptors are being taken back.
+	handBackSocket = "hand-back"
+	// handBackTimeout bounds the taking back from one holder, which takes some 50 ms on a machine that has nothing else to do.
+	handBackTimeout = 30 * time.Second
+)
+
+// slots are a holder's standard streams, in the order of their numbers.
+var slots = [...]string{"StandardInputFileDescriptor", "StandardOutputFileDescriptor", "StandardErrorFileDescriptor"}
+
+func holderName(id string) string { return holderPrefix + id + unitSuffix }
+
+// holderID is the container that a holder is for; false for other units.
+func holderID(unit string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(unit, holderPrefix)
+	if !ok {
+		return "", false
+	}
+	id, ok = strings.CutSuffix(id, unitSuffix)
+	return id, ok && isID(id)
+}
+
+// Hold sees to it that consoles and inputs of running containers outlive a stop
+// of the daemon. It is called when lrd.service is being stopped, and not
+// restarted; with a systemd that keeps the store there is nothing to do. Close
+// comes after it.
+func (m *Manager) Hold(ctx context.Context) error {
+	if m.o.Units.Version() >= storeSurvives {
+		return nil
+	}
+	var group errgroup.Group
+	group.SetLimit(restoreParallel)
+	for _, c := range m.all() {
+		group.Go(func() error {
+			if err := m.hold(ctx, c); err != nil {
+				m.logger(c.id, "hold").Error("The container will lose its console or its input while lrd is stopped", "error", err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// hold starts the holder of one container, if there is something to hold.
+func (m *Manager) hold(ctx context.Context, c *Container) error {
+	held, err := m.holdings(c)
+	if err != nil || held[0] == nil && held[1] == nil {
+		return err
+	}
+	defer closeAll(held[:])
+	if held[1] != nil && held[2] == nil {
+		// What is not given is the same as standard output, and nothing is to write to a console.
+		if held[2], err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+			return err
+		}
+	}
+	props, err := m.holderProperties(c, held)
+	if err != nil {
+		return err
+	}
+	name := holderName(c.id)
+	// One that is there already is of an earlier stop, and holds what has come back since.
+	if err := m.o.Units.Stop(ctx, name); err != nil {
+		return err
+	}
+	return m.o.Units.Start(ctx, name, props)
+}
+
+// holdings are duplicates of what a container would miss, by slot; nil where there is nothing.
+func (m *Manager) holdings(c *Container) (held [len(slots)]*os.File, err error) {
+	if !c.Status().Running() {
+		return held, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.std.stdin != nil {
+		held[0], err = duplicate(c.std.stdin)
+		return held, err
+	}
+	if c.std.console == nil {
+		return held, nil
+	}
+	defer func() {
+		if err != nil {
+			closeAll(held[:])
+		}
+	}()
+	if held[1], err = duplicate(c.std.console); err != nil {
+		return held, err
+	}
+	if held[0], err = openFIFO(m.pipePath(c.id, fdVia), 0); err != nil {
+		return held, err
+	}
+	if c.std.consoles != nil {
+		held[2], err = c.std.consoles.l.File()
+	}
+	return held, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+func (m *Manager) holderProperties(c *Container, held [len(slots)]*os.File) ([]units.Property, error) {
+	r, _ := c.snapshot()
+	kept := []string{fdVia, fdConsole, fdListener}
+	if held[1] == nil {
+		kept = []string{fdStdin}
+	}
+	handBack := append(append([]string{}, m.o.HandBack...), m.pipePath(c.id, handBackSocket))
+	props := []units.Property{
+		units.String("Description", fmt.Sprintf("%s of container %s, kept while lrd is stopped", strings.Join(kept, " and "), r.Name)),
+		units.String("Slice", Slice),
+		units.String("Type", "oneshot"),
+		units.Bool("RemainAfterExit", true),
+		units.Exec("ExecStart", false, "/bin/true"),
+		units.Exec("ExecReload", false, append(handBack, kept...)...),
+		// At a shutdown the container ends first.
+		units.Strings("Before", unitName(c.id)),
+	}
+	for slot, f := range held {
+		if f == nil {
+			continue
+		}
+		p, err := units.FD(slots[slot], f)
+		if err != nil {
+			return nil, err
+		}
+		props = append(props, p)
+	}
+	return props, nil
+}
+
+// takeBack collects what holders have kept over a stop of the daemon, puts it
+// into systemd's store, adds it to descriptors, and ends the holders. A holder
+// that does not give back stays, so that its container is not hung up.
+func (m *Manager) takeBack(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) {
+	type taken struct {
+		id   string
+		ends ends
+	}
+	results := make(chan taken, len(loaded))
+	var group errgroup.Group
+	group.SetLimit(restoreParallel)
+	for name := range loaded {
+		id, ok := holderID(name)
+		if !ok {
+			continue
+		}
+		if descriptors[id] == nil {
+			descriptors[id] = ends{}
+		}
+		have := descriptors[id]
+		group.Go(func() error {
+			log := m.logger(id, "restore").With("holder", name)
+			// Also of a container that has ended: its console may hold its last words.
+			if have[fdConsole] == nil && have[fdStdin] == nil {
+				e, err := m.takeBackOne(ctx, id)
+				if err != nil && !errors.Is(err, fs.ErrNotExist) { // without its directory there is no container any more
+					log.Error("Cannot take back what was kept for the container while lrd was stopped; it is tried again at the next start", "error", err)
+					return nil
+				}
+				results <- taken{id, e}
+			}
+			if err := m.o.Units.Stop(ctx, name); err != nil {
+				log.Warn("Cannot stop the unit that kept descriptors while lrd was stopped", "error", err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // says what is wrong in the log: the container gets a reason for what is missing
+	close(results)
+	for t := range results {
+		for what, f := range t.ends {
+			if old := descriptors[t.id].take(what); old != nil {
+				_ = old.Close() // opened since; what was held is what the container knows
+			}
+			descriptors[t.id][what] = f
+		}
+	}
+}
+
+// takeBackOne takes back what one holder has. It is in systemd's store when it returns.
+func (m *Manager) takeBackOne(ctx context.Context, id string) (_ ends, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handBackTimeout)
+	defer cancel()
+	path := m.pipePath(id, handBackSocket)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
+
+	reloaded := make(chan error, 1)
+	go func() { // ends with the holder's job, or with ctx
+		err := m.o.Units.Reload(ctx, holderName(id))
+		if err != nil {
+			cancel()
+		}
+		reloaded <- err
+	}()
+	e, receiveErr := m.receiveHeld(ctx, l, id)
+	if receiveErr != nil {
+		cancel()
+	}
+	if err := errors.Join(<-reloaded, receiveErr); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// receiveHeld waits for "lrd hand-back", stores what it sends, and lets it go.
+func (m *Manager) receiveHeld(ctx context.Context, l *net.UnixListener, id string) (_ ends, err error) {
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	e, err := receiveNamed(conn)
+	if err != nil {
+		return nil, err
+	}
+	items := e.items(id)
+	for _, item := range items {
+		// Not one more of a name that the store has already.
+		err = errors.Join(err, m.o.Descriptors.Remove(ctx, item.Name))
+	}
+	if err = errors.Join(err, m.o.Descriptors.PutAll(ctx, items)); err == nil {
+		_, err = conn.Write([]byte{'\n'})
+	}
+	if err != nil {
+		e.close()
+		return nil, fmt.Errorf("cannot keep what was handed back: %w", err)
+	}
+	return e, nil
+}
+
+// receiveNamed reads one message of descriptors and their names, which are separated by spaces.
+func receiveNamed(conn *net.UnixConn) (ends, error) {
+	data, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*len(slots)))
+	n, rn, flags, _, err := conn.ReadMsgUnix(data, rights)
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	if messages, err := unix.ParseSocketControlMessage(rights[:rn]); err == nil && len(messages) == 1 {
+		fds, _ = unix.ParseUnixRights(&messages[0])
+	}
+	e := ends{}
+	for i, fd := range fds {
+		unix.CloseOnExec(fd)
+		name := fmt.Sprint("unnamed", i)
+		if names := strings.Fields(string(data[:n])); i < len(names) {
+			name = names[i]
+		}
+		e[name] = os.NewFile(uintptr(fd), name)
+	}
+	if len(fds) == 0 || len(fds) != len(strings.Fields(string(data[:n]))) || flags&unix.MSG_CTRUNC != 0 {
+		e.close()
+		return nil, errors.New("cannot understand what was handed back")
+	}
+	return e, nil
+}
+
+// HandBack is the other end of takeBack: a process that systemd starts with a
+// holder's descriptors as its standard streams sends them to the daemon that
+// listens at socket, under names in the order of their numbers. It returns when
+// the daemon has them in systemd's store. It must not write anything: standard
+// output is a container's console.
+func HandBack(socket string, names []string) error {
+	if len(names) == 0 || len(names) > len(slots) {
+		return fmt.Errorf("cannot hand %d descriptors back: a holder has 1 to %d", len(names), len(slots))
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(handBackTimeout)); err != nil {
+		return err
+	}
+	fds := make([]int, len(names))
+	for i := range fds {
+		fds[i] = i
+	}
+	if _, _, err := conn.WriteMsgUnix([]byte(strings.Join(names, " ")), unix.UnixRights(fds...), nil); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(conn, make([]byte, 1))
+	return err
+}
+
+// dropHolder ends a container's holder, if it could not give back what it has.
+func (m *Manager) dropHolder(ctx context.Context, r *Record) error {
+	if r.Config == nil || !r.Config.OpenStdin && !r.Config.Tty {
+		return nil
+	}
+	return m.o.Units.Stop(ctx, holderName(r.ID))
+}
