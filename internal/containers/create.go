@@ -157,7 +157,7 @@ func overlay[M ~map[K]V, N ~map[K]V, K comparable, V any](base M, over N) N {
 // mergeDefaults fills in from the daemon's configuration what neither the
 // request nor the image says. What is filled in stays with the container.
 func mergeDefaults(c *container.Config, h *container.HostConfig, cfg *config.Config, id string) error {
-	if c.Hostname == "" && !h.NetworkMode.IsHost() && !h.UTSMode.IsHost() {
+	if c.Hostname == "" && !h.NetworkMode.IsHost() && !h.NetworkMode.IsContainer() && !h.UTSMode.IsHost() {
 		c.Hostname = id[:12]
 	}
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
@@ -332,11 +332,16 @@ func warnings(r *Record) []string {
 
 // Rename gives a container another name. Errors: ErrConflict when it is taken,
 // ErrInvalidArgument when it is none.
-func (m *Manager) Rename(_ context.Context, ref, name string) error {
+func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	c, err := m.find(ref)
 	if err != nil {
 		return err
 	}
+	// Against another renaming, and removal: both give the name that they saw back.
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
 	name = strings.TrimPrefix(name, "/")
 	r, _ := c.snapshot()
 	old := r.Name
