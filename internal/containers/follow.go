@@ -49,11 +49,48 @@ func (c *Container) work() {
 			return
 		}
 		change := c.queue[0]
-		c.queue = c.queue[1:]
 		c.mu.Unlock()
-		c.m.observe(c.m.ctx, c, change.State, change.Removed)
+		err := c.m.look(c.m.ctx, c, change)
+		if err == nil {
+			c.mu.Lock()
+			c.queue = c.queue[1:]
+			c.mu.Unlock()
+		}
 		c.unlock()
+		if err != nil {
+			c.m.logger(c.id, "follow").Warn("Cannot ask for the state of the container's unit; trying again", "error", err)
+			select {
+			case <-c.m.ctx.Done():
+			case <-time.After(askPause):
+			}
+		}
 	}
+}
+
+// askPause is how long systemd is left alone after a question that it did not answer.
+const askPause = time.Second
+
+// look follows what systemd has announced, by asking how things are now. An
+// announcement may be late: of a run before the present one, or of a moment
+// before an operation that asked for itself. And systemd 252 announces a unit
+// that it will start again as failed or dead first, in the same breath as
+// waiting for its restart. Only of a unit that is gone, the announcement is all
+// that there is. The caller holds c.op.
+func (m *Manager) look(ctx context.Context, c *Container, change units.Change) error {
+	if !change.Removed && !settled(change.State) {
+		return nil // nothing follows from it
+	}
+	u, err := m.o.Units.State(ctx, unitName(c.id))
+	switch {
+	case err == nil:
+		m.observe(ctx, c, u, false)
+	case !errdefs.IsNotFound(err):
+		return err
+	case change.Removed:
+		m.observe(ctx, c, change.State, true)
+	}
+	// Neither found nor removed: the removal is announced too, and says more.
+	return nil
 }
 
 // observe brings the container up to what systemd says of its unit; gone says
@@ -71,17 +108,6 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	c.mu.Lock()
 	stopping, policy := c.stopping, c.record.HostConfig.RestartPolicy
 	c.mu.Unlock()
-	if !gone && !policy.IsNone() && policy.Name != "" && (u.ActiveState == "failed" || u.ActiveState == "inactive") {
-		// systemd 252 announces a unit that it will start again as failed or dead
-		// first, and in the same breath as waiting for its restart. What it says
-		// when asked is past that.
-		switch now, err := m.o.Units.State(ctx, unitName(c.id)); {
-		case err == nil:
-			u = now
-		case errdefs.IsNotFound(err):
-			gone = true
-		}
-	}
 	if stopping && awaitingRestart(u) {
 		// The restart policy does not hold for a stop that somebody asked for.
 		if err := m.o.Units.Stop(ctx, unitName(c.id)); err != nil {

@@ -102,7 +102,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 		if awaitingRestart(u) {
 			next.State = container.StateRestarting
 		}
-	case sameRun && u.ActiveState == "active":
+	case sameRun && u.ActiveState == "active" && next.State != container.StateRestarting: // that one has ended
 		next.State = container.StateRunning
 		if u.FreezerState == "frozen" {
 			next.State = container.StatePaused
