@@ -65,8 +65,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	c.mu.Lock()
 	c.queue = nil // what was said of the unit that failed
 	c.mu.Unlock()
-	c.note(func(r *Record, s *Status) {
-		r.Run = nil
+	c.note(func(_ *Record, s *Status) {
 		s.Error = err.Error()
 		s.ExitCode = startExitCode(err)
 	})
@@ -92,6 +91,8 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 			return fmt.Errorf("cannot put the run before away: %w", err)
 		}
 	}
+	// Undone last: until then a crash leaves a Record that says what there is to put away.
+	undo.add(func() { c.note(func(r *Record, _ *Status) { r.Run = nil }) })
 
 	b, limits, run, err := m.prepare(ctx, &r, cfg, &undo)
 	if err != nil {
