@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,8 +134,17 @@ func openFIFO(path string, size int) (*os.File, error) {
 // listenConsole makes the socket to which the runtime sends the console's
 // master. Its listening end is kept in systemd's store: a container that systemd
 // restarts while the daemon is away leaves its console in the socket's queue.
+//
+// It is made by way of its directory's descriptor, as a socket's path is at most
+// 107 bytes long (unix(7)), and exec-root may be anywhere.
 func listenConsole(path string) (*os.File, error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +182,7 @@ func serveConsoles(f *os.File, take func(*os.File)) (*consoleListener, error) {
 			if err != nil {
 				return
 			}
+			_ = conn.SetDeadline(time.Now().Add(consoleTimeout))
 			master, err := receiveConsole(conn)
 			_ = conn.Close()
 			if err != nil {
@@ -206,6 +218,9 @@ func receiveConsole(conn *net.UnixConn) (*os.File, error) {
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
 		return nil, fmt.Errorf("cannot find a descriptor in the runtime's message: %w", errors.Join(err, syscall.EBADMSG))
 	}
 	unix.CloseOnExec(fds[0])
