@@ -1,0 +1,401 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+	"gotest.tools/v3/assert"
+
+	"lrd/internal/config"
+	"lrd/internal/fdstore"
+	"lrd/internal/images"
+	"lrd/internal/networks"
+	"lrd/internal/volumes"
+)
+
+// fakeStore is systemd's descriptor store: it has descriptors of its own, and
+// several of one name if nobody takes care.
+type fakeStore struct {
+	*faults
+	mu    sync.Mutex
+	files map[string][]*os.File
+}
+
+func (s *fakeStore) PutAll(_ context.Context, items []fdstore.Item) error {
+	if err := s.hit("Descriptors.PutAll"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, item := range items {
+		f, err := duplicate(item.File)
+		if err != nil {
+			return err
+		}
+		s.files[item.Name] = append(s.files[item.Name], f)
+	}
+	return nil
+}
+
+func (s *fakeStore) Remove(_ context.Context, names ...string) error {
+	if err := s.hit("Descriptors.Remove"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		for _, f := range s.files[name] {
+			_ = f.Close()
+		}
+		delete(s.files, name)
+	}
+	return nil
+}
+
+func (s *fakeStore) Replace(ctx context.Context, name string, file *os.File) error {
+	return errors.Join(s.Remove(ctx, name), s.PutAll(ctx, []fdstore.Item{{Name: name, File: file}}))
+}
+
+func (s *fakeStore) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.files))
+}
+
+// handBack is what systemd gives to the next daemon: duplicates, as over an exec.
+func (s *fakeStore) handBack(t *testing.T) *handedBack {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &handedBack{files: map[string][]*os.File{}}
+	for name, files := range s.files {
+		for _, f := range files {
+			again, err := duplicate(f)
+			assert.NilError(t, err)
+			h.files[name] = append(h.files[name], again)
+		}
+	}
+	t.Cleanup(func() {
+		for _, files := range h.files {
+			for _, f := range files {
+				_ = f.Close()
+			}
+		}
+	})
+	return h
+}
+
+// handedBack is a Stored.
+type handedBack struct{ files map[string][]*os.File }
+
+func (h *handedBack) Names() []string { return slices.Sorted(maps.Keys(h.files)) }
+
+func (h *handedBack) Take(name string) *os.File {
+	files := h.files[name]
+	if len(files) == 0 {
+		return nil
+	}
+	if h.files[name] = files[1:]; len(files) == 1 {
+		delete(h.files, name)
+	}
+	return files[0]
+}
+
+// fakeImages has one image, and root filesystems that are empty directories.
+type fakeImages struct {
+	*faults
+	dir string
+
+	mu      sync.Mutex
+	made    map[string]bool // root filesystems, and whether they are mounted
+	removed int
+}
+
+func (i *fakeImages) Driver() string { return "overlay" }
+
+func (i *fakeImages) Resolve(_ context.Context, ref string) (images.Image, error) {
+	if ref != "app" {
+		return images.Image{}, refused(errdefs.ErrNotFound, "No such image: %s", ref)
+	}
+	img := images.Image{ID: digest.Digest(imageA)}
+	img.Config.OS, img.Config.Architecture = "linux", "amd64"
+	img.Config.Config.Cmd = []string{"/bin/app"}
+	return img, i.hit("Images.Resolve")
+}
+
+func (i *fakeImages) CreateRootfs(_ context.Context, id, _ string) error {
+	if err := i.hit("Images.CreateRootfs"); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.made[id] = false
+	return os.MkdirAll(filepath.Join(i.dir, id), 0o755)
+}
+
+func (i *fakeImages) MountRootfs(_ context.Context, id string) (string, error) {
+	if err := i.hit("Images.MountRootfs"); err != nil {
+		return "", err
+	}
+	return filepath.Join(i.dir, id), i.setMounted(id, true)
+}
+
+func (i *fakeImages) UnmountRootfs(_ context.Context, id string) error {
+	if err := i.hit("Images.UnmountRootfs"); err != nil {
+		return err
+	}
+	return i.setMounted(id, false)
+}
+
+func (i *fakeImages) setMounted(id string, mounted bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if _, ok := i.made[id]; !ok {
+		return refused(errdefs.ErrNotFound, "no root filesystem of %s", id)
+	}
+	i.made[id] = mounted
+	return nil
+}
+
+func (i *fakeImages) RemoveRootfs(_ context.Context, id string) error {
+	if err := i.hit("Images.RemoveRootfs"); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.made, id)
+	return os.RemoveAll(filepath.Join(i.dir, id))
+}
+
+func (i *fakeImages) RootfsSize(context.Context, string) (rw, virtual int64, err error) {
+	return 0, 0, nil
+}
+
+func (i *fakeImages) RootfsData(context.Context, string) (map[string]string, error) {
+	return nil, nil
+}
+
+// mounted are the root filesystems that are mounted, all those that there are.
+func (i *fakeImages) rootfs() (mounted, all []string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for id, is := range i.made {
+		all = append(all, id)
+		if is {
+			mounted = append(mounted, id)
+		}
+	}
+	return mounted, all
+}
+
+// fakeNetworks hands out addresses and knows who has one.
+type fakeNetworks struct {
+	*faults
+	mu       sync.Mutex
+	attached map[string]bool
+	restored []string
+}
+
+func (n *fakeNetworks) Attach(_ context.Context, r networks.Request) (networks.Endpoint, error) {
+	if err := n.hit("Networks.Attach"); err != nil {
+		return networks.Endpoint{}, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attached[r.ContainerID] = true
+	return networks.Endpoint{
+		ContainerID: r.ContainerID, NetNS: "/run/netns/" + r.ContainerID, IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16,
+		Gateway: netip.MustParseAddr("172.30.0.1"), Bridge: "lrd0",
+	}, nil
+}
+
+func (n *fakeNetworks) Detach(_ context.Context, id string) error {
+	if err := n.hit("Networks.Detach"); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.attached, id)
+	return nil
+}
+
+func (n *fakeNetworks) Restore(_ context.Context, endpoints []networks.Endpoint) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attached = map[string]bool{}
+	for _, e := range endpoints {
+		n.attached[e.ContainerID] = true
+	}
+	return n.hit("Networks.Restore")
+}
+
+func (n *fakeNetworks) names() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.attached))
+}
+
+// faultyVolumes are the real volumes, with faults.
+type faultyVolumes struct {
+	*volumes.Store
+	*faults
+}
+
+func (v faultyVolumes) Path(ctx context.Context, name string) (string, error) {
+	if err := v.hit("Volumes.Path"); err != nil {
+		return "", err
+	}
+	return v.Store.Path(ctx, name)
+}
+
+// heard are the events that were published.
+type heard struct {
+	mu  sync.Mutex
+	all []events.Message
+}
+
+func (h *heard) Publish(m events.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, m)
+}
+
+// actions are what has happened to a container.
+func (h *heard) actions(id string) []events.Action {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []events.Action
+	for _, m := range h.all {
+		if m.Actor.ID == id {
+			all = append(all, m.Action)
+		}
+	}
+	return all
+}
+
+// world is everything below a Manager. It outlives Managers, as a machine outlives daemons.
+type world struct {
+	t    *testing.T
+	root string
+	*faults
+	units    *fakeUnits
+	store    *fakeStore
+	images   *fakeImages
+	networks *fakeNetworks
+	volumes  faultyVolumes
+	events   *heard
+	config   *config.Config
+
+	bootID         string
+	systemStopping bool
+	m              *Manager
+	leave          func()
+}
+
+// newWorld makes a world with a Manager at work in it.
+func newWorld(t *testing.T, systemd int) *world {
+	t.Helper()
+	root := t.TempDir()
+	f := &faults{}
+	w := &world{
+		t: t, root: root, faults: f, bootID: "boot-1",
+		units:    newFakeUnits(t, f, filepath.Join(root, "run", "containers"), systemd),
+		store:    &fakeStore{faults: f, files: map[string][]*os.File{}},
+		images:   &fakeImages{faults: f, dir: filepath.Join(root, "rootfs"), made: map[string]bool{}},
+		networks: &fakeNetworks{faults: f, attached: map[string]bool{}},
+		events:   &heard{},
+	}
+	vols, err := volumes.Open(filepath.Join(root, "volumes"), slog.New(slog.DiscardHandler))
+	assert.NilError(t, err)
+	w.volumes = faultyVolumes{vols, f}
+	cfg := *config.Default()
+	cfg.DefaultRuntime = "fake"
+	cfg.Runtimes = map[string]config.Runtime{"fake": {Path: "/bin/true"}}
+	cfg.DefaultStopTimeout = 0
+	w.config = &cfg
+	for _, dir := range []string{"data/containers", "run/containers"} {
+		assert.NilError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	t.Cleanup(func() {
+		_ = w.store.Remove(context.Background(), w.store.names()...)
+	})
+	w.boot()
+	t.Cleanup(func() { w.leave() })
+	return w
+}
+
+// boot makes a Manager with what the one before has left.
+func (w *world) boot() {
+	w.t.Helper()
+	w.newManager()
+	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t)))
+	w.run()
+}
+
+func (w *world) newManager() {
+	w.m = New(Options{
+		DataRoot: filepath.Join(w.root, "data"), ExecRoot: filepath.Join(w.root, "run"), BootID: w.bootID,
+		Units: w.units, Descriptors: w.store, Images: w.images, Networks: w.networks, Volumes: w.volumes, Events: w.events,
+		SystemStopping: func() bool { return w.systemStopping },
+		Config:         func() *config.Config { return w.config },
+		Log:            slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	w.leave = sync.OnceFunc(func() { assert.Check(w.t, w.m.Close()) })
+}
+
+// run follows the units until the Manager leaves.
+func (w *world) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.m.Run(ctx, w.units.changes)
+	}()
+	m := w.m
+	w.leave = sync.OnceFunc(func() {
+		stop()
+		<-done
+		assert.Check(w.t, m.Close())
+	})
+}
+
+// restart is a restart of the daemon; meanwhile is what happens while it is away.
+func (w *world) restart(meanwhile func()) {
+	w.t.Helper()
+	w.leave()
+	if meanwhile != nil {
+		meanwhile()
+	}
+	for len(w.units.changes) > 0 {
+		<-w.units.changes // nobody was there to hear it
+	}
+	w.boot()
+}
+
+// reboot is a power cut: what is in memory is gone.
+func (w *world) reboot() {
+	w.t.Helper()
+	w.leave()
+	w.units.mu.Lock()
+	for _, one := range w.units.loaded {
+		one.hangUp()
+	}
+	clear(w.units.loaded)
+	w.units.mu.Unlock()
+	assert.NilError(w.t, w.store.Remove(context.Background(), w.store.names()...))
+	assert.NilError(w.t, os.RemoveAll(filepath.Join(w.root, "run", "containers")))
+	assert.NilError(w.t, os.MkdirAll(filepath.Join(w.root, "run", "containers"), 0o755))
+	w.bootID += "+"
+	w.restart(nil)
+}

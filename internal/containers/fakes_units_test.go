@@ -1,0 +1,394 @@
+package containers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"lrd/internal/units"
+)
+
+// faults makes steps fail: each fake asks it, by name, before it does anything.
+type faults struct {
+	mu    sync.Mutex
+	armed map[string]error
+	trace []string // the steps that were taken, in order
+}
+
+// arm makes a step fail from now on; nil lets it work again.
+func (f *faults) arm(step string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.armed == nil {
+		f.armed = map[string]error{}
+	}
+	f.armed[step] = err
+}
+
+func (f *faults) hit(step string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trace = append(f.trace, step)
+	return f.armed[step]
+}
+
+// fakeUnits is a systemd as far as a Manager sees it. A unit is a state and the
+// container's process in it: its standard streams are really opened.
+type fakeUnits struct {
+	Units // whatever else is called panics
+	*faults
+	version int
+	execDir string // where containers' runtime directories are
+	changes chan units.Change
+
+	mu     sync.Mutex
+	loaded map[string]*fakeUnit
+	lost   []string                 // units that were wanted and not there
+	stuck  map[string]chan struct{} // jobs of these units wait
+	ignore map[string]bool          // units whose process ignores everything but SIGKILL
+	early  map[string]int           // units whose process has ended, with this status, before the start job is through
+	next   uint32                   // process ID
+}
+
+type fakeUnit struct {
+	state   units.State
+	restart string
+	remain  bool
+	stdout  *os.File
+}
+
+func newFakeUnits(t *testing.T, f *faults, execDir string, version int) *fakeUnits {
+	u := &fakeUnits{
+		faults: f, version: version, execDir: execDir, changes: make(chan units.Change, 1<<16),
+		loaded: map[string]*fakeUnit{}, stuck: map[string]chan struct{}{}, ignore: map[string]bool{}, early: map[string]int{}, next: 100,
+	}
+	t.Cleanup(func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		for _, one := range u.loaded {
+			one.hangUp()
+		}
+	})
+	return u
+}
+
+func (f *fakeUnits) Version() int { return f.version }
+
+func (f *fakeUnits) Start(ctx context.Context, name string, props []units.Property) error {
+	if err := f.hit("Units.Start"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	stuck := f.stuck[name]
+	f.mu.Unlock()
+	if stuck != nil {
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.loaded[name] != nil {
+		return fmt.Errorf("unit %s: %w", name, errdefs.ErrAlreadyExists)
+	}
+	one := &fakeUnit{restart: "no"}
+	for _, p := range props {
+		switch p.Name {
+		case "Restart":
+			one.restart = p.Value.Value().(string)
+		case "RemainAfterExit":
+			one.remain = p.Value.Value().(bool)
+		}
+	}
+	f.loaded[name] = one
+	one.state = units.State{Name: name, LoadState: "loaded", ActiveState: "activating", SubState: "start", FreezerState: "running"}
+	f.tell(one)
+	f.beginLocked(one)
+	if code, ok := f.early[name]; ok {
+		f.endLocked(one, cldExited, int32(code))
+	}
+	return nil
+}
+
+// beginLocked starts the unit's process.
+func (f *fakeUnits) beginLocked(one *fakeUnit) {
+	f.next++
+	s := &one.state
+	s.ActiveState, s.SubState, s.Result = "active", "running", "success"
+	s.InvocationID = fmt.Sprintf("%032x", f.next)
+	s.MainPID, s.ExecMainPID = f.next, f.next
+	s.ExecMainStart, s.ExecMainExit = time.Now(), time.Time{}
+	s.ExecMainCode, s.ExecMainStatus = 0, 0
+	s.ControlGroup = "/" + Slice + "/" + s.Name
+	// What the script in ExecStart= does.
+	one.hangUp()
+	if id, ok := unitID(s.Name); ok {
+		dir := filepath.Join(f.execDir, id)
+		one.stdout, _ = os.OpenFile(filepath.Join(dir, fdStdout), os.O_RDWR|unix.O_NONBLOCK, 0)
+		if slave, err := deliverConsole(filepath.Join(dir, fdListener)); err == nil {
+			one.stdout = slave
+		}
+	}
+	f.tell(one)
+}
+
+// deliverConsole does what a runtime does with --console-socket, and returns the container's end.
+func deliverConsole(socket string) (slave *os.File, err error) {
+	dir, err := os.Open(filepath.Dir(socket))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	master, slave, err := pty.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer master.Close()
+	_, _, err = conn.WriteMsgUnix([]byte("/dev/ptmx"), unix.UnixRights(int(master.Fd())), nil)
+	return slave, err
+}
+
+func (one *fakeUnit) hangUp() {
+	if one.stdout != nil {
+		_ = one.stdout.Close()
+		one.stdout = nil
+	}
+}
+
+// endLocked ends the unit's process, and does what systemd does then.
+func (f *fakeUnits) endLocked(one *fakeUnit, code, status int32) {
+	s := &one.state
+	s.MainPID, s.ExecMainExit, s.ExecMainCode, s.ExecMainStatus = 0, time.Now(), code, status
+	s.ControlGroup, s.FreezerState = "", "running"
+	clean := code == cldExited && status == 0
+	if !clean {
+		s.Result = map[int32]string{cldExited: "exit-code", cldKilled: "signal"}[code]
+	}
+	one.hangUp()
+	s.ActiveState, s.SubState = "deactivating", "stop-post"
+	f.tell(one)
+	f.noteExit(s)
+	switch {
+	case one.restart == "always" || one.restart == "on-failure" && !clean:
+		// systemd 252 tells of the end first.
+		s.ActiveState, s.SubState = "failed", "failed"
+		if clean {
+			s.ActiveState, s.SubState = "inactive", "dead"
+		}
+		f.tell(one)
+		s.ActiveState, s.SubState = "activating", "auto-restart"
+		f.tell(one)
+	case !clean:
+		s.ActiveState, s.SubState = "failed", "failed"
+		f.tell(one)
+	case one.remain:
+		s.ActiveState, s.SubState = "active", "exited"
+		f.tell(one)
+	default:
+		s.ActiveState, s.SubState = "inactive", "dead"
+		f.tell(one)
+		f.unloadLocked(one)
+	}
+}
+
+// noteExit is what the script in ExecStopPost= does.
+func (f *fakeUnits) noteExit(s *units.State) {
+	id, _ := unitID(s.Name)
+	list, err := os.OpenFile(filepath.Join(f.execDir, id, exitsFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer list.Close()
+	how, status := "exited", fmt.Sprint(s.ExecMainStatus)
+	if s.ExecMainCode == cldKilled {
+		how, status = "killed", strings.TrimPrefix(unix.SignalName(syscall.Signal(s.ExecMainStatus)), "SIG")
+	}
+	fmt.Fprintf(list, "%s %d.%09d %s %s %s 0\n", s.InvocationID, s.ExecMainExit.Unix(), s.ExecMainExit.Nanosecond(), s.Result, how, status)
+}
+
+func (f *fakeUnits) unloadLocked(one *fakeUnit) {
+	if f.loaded[one.state.Name] != one {
+		return
+	}
+	delete(f.loaded, one.state.Name)
+	one.hangUp()
+	f.changes <- units.Change{State: one.state, Removed: true}
+}
+
+func (f *fakeUnits) tell(one *fakeUnit) { f.changes <- units.Change{State: one.state} }
+
+// exit lets a container's process end by itself.
+func (f *fakeUnits) exit(id string, code int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if one := f.loaded[unitName(id)]; one != nil && one.state.MainPID != 0 {
+		f.endLocked(one, cldExited, int32(code))
+	}
+}
+
+// restart lets the pause before a restart by systemd be over.
+func (f *fakeUnits) restart(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[unitName(id)]
+	if one == nil || one.state.SubState != "auto-restart" {
+		return
+	}
+	one.state.NRestarts++
+	if _, err := os.Stat(filepath.Join(f.execDir, id, stoppingFile)); err == nil {
+		one.state.ActiveState, one.state.SubState, one.state.Result = "inactive", "dead", "exec-condition"
+		f.tell(one)
+		f.unloadLocked(one)
+		return
+	}
+	f.beginLocked(one)
+}
+
+// vanish makes a unit disappear without a word, as if nobody had been there to hear it.
+func (f *fakeUnits) vanish(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if one := f.loaded[unitName(id)]; one != nil {
+		one.hangUp()
+	}
+	delete(f.loaded, unitName(id))
+}
+
+// print makes a container's process write to its standard output.
+func (f *fakeUnits) print(id, text string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[unitName(id)]
+	if one == nil || one.stdout == nil {
+		return os.ErrClosed
+	}
+	_, err := one.stdout.WriteString(text)
+	return err
+}
+
+func (f *fakeUnits) Stop(ctx context.Context, name string) error {
+	if err := f.hit("Units.Stop"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	if one == nil {
+		return nil
+	}
+	if one.state.MainPID != 0 {
+		one.restart = "no"
+		f.endLocked(one, cldKilled, int32(syscall.SIGTERM))
+	}
+	if s := &one.state; s.ActiveState != "failed" {
+		s.ActiveState, s.SubState = "inactive", "dead"
+		f.tell(one)
+		f.unloadLocked(one)
+	}
+	return nil
+}
+
+func (f *fakeUnits) ResetFailed(_ context.Context, name string) error {
+	if err := f.hit("Units.ResetFailed"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if one := f.loaded[name]; one != nil && one.state.ActiveState == "failed" {
+		one.state.ActiveState, one.state.SubState = "inactive", "dead"
+		f.tell(one)
+		f.unloadLocked(one)
+	}
+	return nil
+}
+
+func (f *fakeUnits) Kill(_ context.Context, name string, _ units.Who, sig syscall.Signal) error {
+	if err := f.hit("Units.Kill"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	switch {
+	case one == nil:
+		f.lost = append(f.lost, name)
+		return units.ErrNotLoaded
+	case one.state.MainPID == 0:
+		return fmt.Errorf("no process: %w", errdefs.ErrFailedPrecondition)
+	case sig == syscall.SIGKILL:
+	case f.ignore[name] || one.state.FreezerState == "frozen" || sig == syscall.SIGWINCH:
+		return nil
+	}
+	f.endLocked(one, cldKilled, int32(sig))
+	return nil
+}
+
+func (f *fakeUnits) Freeze(_ context.Context, name string) error { return f.freezer(name, "frozen") }
+func (f *fakeUnits) Thaw(_ context.Context, name string) error   { return f.freezer(name, "running") }
+
+func (f *fakeUnits) freezer(name, state string) error {
+	if err := f.hit("Units.Freezer"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	if one == nil {
+		return units.ErrNotLoaded
+	}
+	one.state.FreezerState = state
+	f.tell(one)
+	return nil
+}
+
+func (f *fakeUnits) State(_ context.Context, name string) (units.State, error) {
+	if err := f.hit("Units.State"); err != nil {
+		return units.State{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if one := f.loaded[name]; one != nil {
+		return one.state, nil
+	}
+	return units.State{}, units.ErrNotLoaded
+}
+
+func (f *fakeUnits) List(context.Context, string) (map[string]units.State, error) {
+	if err := f.hit("Units.List"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := map[string]units.State{}
+	for name, one := range f.loaded {
+		all[name] = one.state
+	}
+	return all, nil
+}
+
+// names are the units that are loaded.
+func (f *fakeUnits) names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.loaded))
+}
