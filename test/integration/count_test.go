@@ -5,26 +5,46 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"testing"
 )
 
-// checkCount reads lines that are to be 1, 2, 3 and so on: whole, in order,
-// none missing, none twice. It gives back the last one.
-func checkCount(t *testing.T, r io.Reader) (last int) {
-	t.Helper()
+// count is how far a stream of numbered lines came, and what was wrong with it.
+type count struct {
+	last int
+	err  error
+}
+
+// countLines reads lines that are to be 1, 2, 3 and so on: whole, in order,
+// none missing, none twice. It reads to the end in any case, so that who writes
+// is not held up.
+func countLines(r io.Reader) (c count) {
 	in := bufio.NewReaderSize(r, 1<<16)
 	var want []byte
 	for {
 		line, err := in.ReadSlice('\n')
-		if err == io.EOF && len(line) == 0 {
-			return last
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			return c
 		}
-		want = append(strconv.AppendInt(want[:0], int64(last+1), 10), '\n')
+		want = append(strconv.AppendInt(want[:0], int64(c.last+1), 10), '\n')
 		if !bytes.Equal(line, want) {
-			t.Fatalf("after line %d comes %q (%v)", last, line[:min(len(line), 100)], err)
+			c.err = errors.Join(fmt.Errorf("after line %d comes %q", c.last, line[:min(len(line), 100)]), err)
+			_, _ = io.Copy(io.Discard, in)
+			return c
 		}
-		last++
+		c.last++
 	}
+}
+
+// checkCount is countLines for the test's own goroutine.
+func checkCount(t *testing.T, r io.Reader) (last int) {
+	t.Helper()
+	c := countLines(r)
+	if c.err != nil {
+		t.Fatal(c.err)
+	}
+	return c.last
 }

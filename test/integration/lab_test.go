@@ -93,7 +93,7 @@ func (l *lab) refresh() {
 // machine, which `lab down` checks; nobody needs its system to go down nicely.
 func (l *lab) down() {
 	if l.t.Failed() {
-		r := l.tryExec("journalctl", "--no-pager", "--output=short-precise", "--lines=200", "--unit=lrd", "--unit=lrd-*")
+		r := l.tryExec("journalctl", "--no-pager", "--output=short-precise", "--lines=120", "--unit=lrd", "--unit=lrd-*")
 		l.t.Logf("journal of %s (the last lines):\n%s", l.name, r.stdout)
 	}
 	// Through /proc, not by number: a lab that has never come up has no init.
