@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,20 +18,23 @@ import (
 )
 
 // A systemd before 254 empties a service's descriptor store when the service is
-// stopped. The FIFOs of output survive that, since the container itself has them
-// open for reading; but a container whose console or input nobody holds any more
-// is hung up, or reads the end of its input. So, before a stop, each such
-// container gets a second unit, its holder, whose descriptors these are:
+// stopped. A container whose console or input nobody holds any more is then hung
+// up, or reads the end of its input; and of one that ends before lrd is back,
+// the last words go with the pipe. So, before a stop, each running container gets
+// a second unit, its holder, whose descriptors these are:
 //
 //	lrd-hold-<id>.service   Type=oneshot, RemainAfterExit=yes, without a process
-//	    standard input      console-pipe, or the container's stdin
-//	    standard output     console
-//	    standard error      console-listener
+//	                        without TTY        with TTY
+//	    standard input      stdin, if any      console-pipe
+//	    standard output     stdout             console
+//	    standard error      stderr             console-listener
 //
 // PID 1 keeps them for as long as the holder is active. At its next start the
-// daemon takes them back: ExecReload= of the holder runs "lrd hand-back", which
-// inherits them and sends them through a socket. It is a reload rather than a
-// stop because one that fails leaves the holder as it is, for another try.
+// daemon opens FIFOs again by path, before it stops the holder. A console cannot
+// be opened so and is handed back: ExecReload= of the holder runs "lrd
+// hand-back", which inherits the descriptors and sends them through a socket. It
+// is a reload rather than a stop because one that fails leaves the holder as it
+// is, for another try.
 //
 // The console must not be standard input: systemd resets a terminal that it
 // finds there, under the hands of the program that runs in it.
@@ -68,12 +71,13 @@ func (m *Manager) Hold(ctx context.Context) error {
 	if m.o.Units.Version() >= storeSurvives {
 		return nil
 	}
+	m.releasing.Wait() // a start just before: what it stops must not be the new holders
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
 	for _, c := range m.all() {
 		group.Go(func() error {
 			if err := m.hold(ctx, c); err != nil {
-				m.logger(c.id, "hold").Error("The container will lose its console or its input while lrd is stopped", "error", err)
+				m.logger(c.id, "hold").Error("The container may lose its console, its input or its last words while lrd is stopped", "error", err)
 			}
 			return nil
 		})
@@ -84,15 +88,9 @@ func (m *Manager) Hold(ctx context.Context) error {
 // hold starts the holder of one container, if there is something to hold.
 func (m *Manager) hold(ctx context.Context, c *Container) error {
 	held, err := m.holdings(c)
-	if err != nil || held[0] == nil && held[1] == nil {
-		return err
-	}
 	defer closeAll(held[:])
-	if held[1] != nil && held[2] == nil {
-		// What is not given is the same as standard output, and nothing is to write to a console.
-		if held[2], err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
-			return err
-		}
+	if err != nil || held == ([len(slots)]*os.File{}) {
+		return err
 	}
 	props, err := m.holderProperties(c, held)
 	if err != nil {
@@ -106,35 +104,35 @@ func (m *Manager) hold(ctx context.Context, c *Container) error {
 	return m.o.Units.Start(ctx, name, props)
 }
 
-// holdings are duplicates of what a container would miss, by slot; nil where there is nothing.
+// holdings are descriptors, for the caller to close, of what a container would
+// miss, by slot; nil where there is nothing.
 func (m *Manager) holdings(c *Container) (held [len(slots)]*os.File, err error) {
-	if !c.Status().Running() {
+	if !c.Status().Running() || c.foreign {
 		return held, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.std.stdin != nil {
-		held[0], err = duplicate(c.std.stdin)
-		return held, err
-	}
-	if c.std.console == nil {
-		return held, nil
-	}
-	defer func() {
-		if err != nil {
-			closeAll(held[:])
+	tty, std := c.record.Config.Tty, c.std
+	var errs [len(slots)]error
+	switch {
+	case tty && std.console == nil: // it is held already, or lost
+	case tty:
+		held[0], errs[0] = openFIFO(m.pipePath(c.id, fdVia), 0)
+		held[1], errs[1] = duplicate(std.console)
+		if std.consoles != nil {
+			held[2], errs[2] = std.consoles.l.File()
+		} else {
+			// What is not given is the same as standard output, and nothing is to write to a console.
+			held[2], errs[2] = os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		}
-	}()
-	if held[1], err = duplicate(c.std.console); err != nil {
-		return held, err
+	default:
+		if std.stdin != nil {
+			held[0], errs[0] = duplicate(std.stdin)
+		}
+		held[1], errs[1] = openFIFO(m.pipePath(c.id, fdStdout), 0)
+		held[2], errs[2] = openFIFO(m.pipePath(c.id, fdStderr), 0)
 	}
-	if held[0], err = openFIFO(m.pipePath(c.id, fdVia), 0); err != nil {
-		return held, err
-	}
-	if c.std.consoles != nil {
-		held[2], err = c.std.consoles.l.File()
-	}
-	return held, err
+	return held, errors.Join(errs[:]...)
 }
 
 func closeAll(files []*os.File) {
@@ -147,20 +145,22 @@ func closeAll(files []*os.File) {
 
 func (m *Manager) holderProperties(c *Container, held [len(slots)]*os.File) ([]units.Property, error) {
 	r, _ := c.snapshot()
-	kept := []string{fdVia, fdConsole, fdListener}
-	if held[1] == nil {
-		kept = []string{fdStdin}
+	what := "pipes"
+	if r.Config.Tty {
+		what = "console"
 	}
-	handBack := append(append([]string{}, m.o.HandBack...), m.pipePath(c.id, handBackSocket))
 	props := []units.Property{
-		units.String("Description", fmt.Sprintf("%s of container %s, kept while lrd is stopped", strings.Join(kept, " and "), r.Name)),
+		units.String("Description", fmt.Sprintf("The %s of container %s, kept while lrd is stopped", what, r.Name)),
 		units.String("Slice", Slice),
 		units.String("Type", "oneshot"),
 		units.Bool("RemainAfterExit", true),
 		units.Exec("ExecStart", false, "/bin/true"),
-		units.Exec("ExecReload", false, append(handBack, kept...)...),
 		// At a shutdown the container ends first.
 		units.Strings("Before", unitName(c.id)),
+	}
+	if r.Config.Tty {
+		handBack := append(append([]string{}, m.o.HandBack...), m.pipePath(c.id, handBackSocket), fdVia, fdConsole, fdListener)
+		props = append(props, units.Exec("ExecReload", false, handBack...))
 	}
 	for slot, f := range held {
 		if f == nil {
@@ -175,15 +175,12 @@ func (m *Manager) holderProperties(c *Container, held [len(slots)]*os.File) ([]u
 	return props, nil
 }
 
-// takeBack collects what holders have kept over a stop of the daemon, puts it
-// into systemd's store, adds it to descriptors, and ends the holders. A holder
-// that does not give back stays, so that its container is not hung up.
-func (m *Manager) takeBack(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) {
-	type taken struct {
-		id   string
-		ends ends
-	}
-	results := make(chan taken, len(loaded))
+// takeBack collects the consoles that holders have kept over a stop of the
+// daemon, puts them into systemd's store, and adds them to descriptors. It
+// returns the holders that are to be released when pipes have been opened again:
+// one that does not give its console back stays, so that its container is not hung up.
+func (m *Manager) takeBack(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) (holders []string) {
+	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
 	for name := range loaded {
@@ -191,37 +188,53 @@ func (m *Manager) takeBack(ctx context.Context, loaded map[string]units.State, d
 		if !ok {
 			continue
 		}
-		if descriptors[id] == nil {
-			descriptors[id] = ends{}
+		mu.Lock()
+		have := descriptors[id][fdConsole] != nil
+		mu.Unlock()
+		// Also of a container that has ended: its console may hold its last words.
+		if _, err := os.Lstat(m.pipePath(id, fdListener)); err != nil || have {
+			mu.Lock()
+			holders = append(holders, name)
+			mu.Unlock()
+			continue
 		}
-		have := descriptors[id]
 		group.Go(func() error {
-			log := m.logger(id, "restore").With("holder", name)
-			// Also of a container that has ended: its console may hold its last words.
-			if have[fdConsole] == nil && have[fdStdin] == nil {
-				e, err := m.takeBackOne(ctx, id)
-				if err != nil && !errors.Is(err, fs.ErrNotExist) { // without its directory there is no container any more
-					log.Error("Cannot take back what was kept for the container while lrd was stopped; it is tried again at the next start", "error", err)
-					return nil
-				}
-				results <- taken{id, e}
+			e, err := m.takeBackOne(ctx, id)
+			if err != nil {
+				m.logger(id, "restore").Error("Cannot take back the console that was kept for the container while lrd was stopped; it is tried again at the next start", "holder", name, "error", err)
+				return nil
 			}
-			if err := m.o.Units.Stop(ctx, name); err != nil {
-				log.Warn("Cannot stop the unit that kept descriptors while lrd was stopped", "error", err)
+			mu.Lock()
+			defer mu.Unlock()
+			holders = append(holders, name)
+			if descriptors[id] == nil {
+				descriptors[id] = ends{}
+			}
+			for what, f := range e {
+				if old := descriptors[id].take(what); old != nil {
+					_ = old.Close() // opened since; what was held is what the container knows
+				}
+				descriptors[id][what] = f
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // says what is wrong in the log: the container gets a reason for what is missing
-	close(results)
-	for t := range results {
-		for what, f := range t.ends {
-			if old := descriptors[t.id].take(what); old != nil {
-				_ = old.Close() // opened since; what was held is what the container knows
-			}
-			descriptors[t.id][what] = f
-		}
+	return holders
+}
+
+// release ends holders in the background.
+func (m *Manager) release(holders []string) {
+	if len(holders) == 0 {
+		return
 	}
+	m.releasing.Go(func() {
+		for _, name := range holders {
+			if err := m.o.Units.Stop(m.ctx, name); err != nil && m.ctx.Err() == nil {
+				m.o.Log.Warn("Cannot stop a unit that kept descriptors while lrd was stopped", "unit", name, "error", err)
+			}
+		}
+	})
 }
 
 // takeBackOne takes back what one holder has. It is in systemd's store when it returns.
@@ -342,7 +355,7 @@ func HandBack(socket string, names []string) error {
 
 // dropHolder ends a container's holder, if it could not give back what it has.
 func (m *Manager) dropHolder(ctx context.Context, r *Record) error {
-	if r.Config == nil || !r.Config.OpenStdin && !r.Config.Tty {
+	if m.o.Units.Version() >= storeSurvives {
 		return nil
 	}
 	return m.o.Units.Stop(ctx, holderName(r.ID))

@@ -106,6 +106,8 @@ type Manager struct {
 
 	// workers are the goroutines that follow the units, one at most for each container. They end when their queue is empty.
 	workers sync.WaitGroup
+	// releasing is the goroutine of Restore that ends holders. It ends when they have.
+	releasing sync.WaitGroup
 	// ctx ends with Close; cause context.Canceled.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -150,6 +152,7 @@ func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
 func (m *Manager) Close() error {
 	m.cancel()
 	m.workers.Wait()
+	m.releasing.Wait()
 	var first error
 	for _, c := range m.all() {
 		if err := c.leave(); err != nil && first == nil {

@@ -68,7 +68,26 @@ func reconcile(e evidence) Verdict {
 			return Verdict{Action: NeverRan, Reason: homeReason(*e.record, e.storageDriver)}
 		}
 	}
-	return Verdict{Action: Over, Reason: homeReason(*e.record, e.storageDriver)}
+	// What its pipes still hold are its last words.
+	reopen, _ := e.missing()
+	reopen = slices.DeleteFunc(reopen, func(what string) bool { return what == fdListener })
+	return Verdict{Action: Over, Reason: homeReason(*e.record, e.storageDriver), Reopen: reopen}
+}
+
+// missing are the descriptors of the run that the store does not have: those
+// that can be opened again by path, and the others. The listener, from which
+// nobody has anything yet, is made anew.
+func (e evidence) missing() (reopen, lost []string) {
+	for _, what := range e.record.Run.Descriptors {
+		switch {
+		case slices.Contains(e.stored, what):
+		case what == fdListener || what != fdConsole && slices.Contains(e.onDisk, what):
+			reopen = append(reopen, what)
+		default:
+			lost = append(lost, what)
+		}
+	}
+	return reopen, lost
 }
 
 // reconcileUnreadable is for a Record that is of another version of lrd, is
@@ -90,17 +109,8 @@ func reconcileUnreadable(e evidence, alive bool) Verdict {
 
 // reconcileAlive is for a container that runs: it is taken back, with whatever is missing said.
 func reconcileAlive(e evidence) Verdict {
-	v := Verdict{Action: Adopt}
-	var lost []string
-	for _, what := range e.record.Run.Descriptors {
-		switch {
-		case slices.Contains(e.stored, what):
-		case what == fdListener || what != fdConsole && slices.Contains(e.onDisk, what):
-			v.Reopen = append(v.Reopen, what)
-		default:
-			lost = append(lost, what)
-		}
-	}
+	reopen, lost := e.missing()
+	v := Verdict{Action: Adopt, Reopen: reopen}
 	var reasons []string
 	if slices.Contains(lost, fdConsole) {
 		reasons = append(reasons, "disconnected: systemd did not keep its console while lrd was stopped")

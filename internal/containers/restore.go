@@ -48,7 +48,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 		return fmt.Errorf("cannot list the containers' units: %w", err)
 	}
 	descriptors := groupStored(stored)
-	m.takeBack(ctx, loaded, descriptors)
+	holders := m.takeBack(ctx, loaded, descriptors)
 	network := m.restoreNetwork(ctx, all, loaded)
 	cases := m.gather(all, loaded, descriptors, network)
 
@@ -65,6 +65,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 		})
 	}
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
+	m.release(holders)
 	return m.dropUnknown(ctx, stored, descriptors)
 }
 
