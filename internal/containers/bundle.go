@@ -31,6 +31,7 @@ type bundle struct {
 	runtime  Runtime
 	tty      bool
 	stdin    bool
+	restarts bool // systemd starts the container again by itself
 	spec     *specs.Spec
 }
 
@@ -104,13 +105,20 @@ func (b bundle) create() string {
 }
 
 // exited notes how the run ended, for the runs whose end nobody is there to
-// see and whose unit does not stay: see exits.go for the form.
+// see and whose unit does not stay: see exits.go for the form. The time is
+// systemd's where a restart will overwrite it; on a busy machine this script may
+// run long after the end.
 func (b bundle) exited() string {
 	events := filepath.Join("/sys/fs/cgroup", Slice, unitName(b.id), "memory.events")
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Notes the exit of container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\n", b.name)
 	fmt.Fprintf(&s, "oom=0\nif [ -r %s ]; then\n\twhile read -r key value; do [ \"$key\" = oom_kill ] && oom=$value; done <%s\nfi\n", events, events)
-	fmt.Fprintf(&s, "printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$(date +%%s.%%N)\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
+	if b.restarts {
+		fmt.Fprintf(&s, "at=$(systemctl show --property=ExecMainExitTimestamp --value --timestamp=us+utc %s 2>/dev/null) &&\n\t", unitName(b.id))
+		s.WriteString("[ -n \"$at\" ] && at=$(date -d \"$at\" +%s.%N 2>/dev/null) || ")
+	}
+	s.WriteString("at=$(date +%s.%N)\n")
+	fmt.Fprintf(&s, "printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$at\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
 		quote(b.path(exitsFile)))
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
 	return s.String()

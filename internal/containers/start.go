@@ -216,6 +216,7 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	b = bundle{
 		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
 		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, spec: spec,
+		restarts: !r.HostConfig.RestartPolicy.IsNone() && r.HostConfig.RestartPolicy.Name != "",
 	}
 	undo.add(func() { _ = os.RemoveAll(b.dir) })
 	for _, stale := range []string{exitsFile, stoppingFile} {
