@@ -21,9 +21,9 @@ type Container struct {
 	created time.Time
 
 	// op serialises what sets a run up or puts it away: start, the end of a run,
-	// removal. It holds one token and is taken with lock, so that waiting for it
-	// can be given up. It is taken before mu. Stop, Kill and Pause do without:
-	// a container that takes its time to stop can be killed meanwhile.
+	// removal, renaming, freezing. It holds one token and is taken with lock, so
+	// that waiting for it can be given up. It is taken before mu. Stop and Kill do
+	// without: a container that takes its time to stop can be killed meanwhile.
 	op chan struct{}
 
 	// mu guards what follows. It is held for a few instructions and for the

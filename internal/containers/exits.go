@@ -23,6 +23,9 @@ import (
 // with the variables that systemd gives to ExecStopPost= (systemd.exec(5)).
 const exitsFile = "exits"
 
+// unknown stands in it for what systemd has not said.
+const unknown = "-"
+
 // exitNote is one line of it.
 type exitNote struct {
 	invocation string
@@ -82,11 +85,21 @@ func parseExit(line string) (exitNote, bool) {
 	return n, true
 }
 
+// unseen says whether the list ends with a run that cur knows nothing of.
+func unseen(cur Status, notes []exitNote) bool {
+	if len(notes) == 0 {
+		return false
+	}
+	n := notes[len(notes)-1]
+	return n.invocation != cur.InvocationID && n.invocation != unknown && !n.at.Before(cur.StartedAt)
+}
+
 // lastExit is the state of a unit that is gone, as far as its list of exits
-// tells it: an exit after the run that cur knows began. Without one, u is
-// returned as it is.
+// tells it: the end of the run that cur knows, or of a later one. Without one, u
+// is returned as it is.
 func lastExit(u units.State, cur Status, notes []exitNote) units.State {
-	if len(notes) == 0 || ended(u) && !u.ExecMainExit.Before(cur.StartedAt) {
+	later := unseen(cur, notes)
+	if len(notes) == 0 || !later && !cur.Running() || ended(u) && !u.ExecMainExit.Before(cur.StartedAt) {
 		return u
 	}
 	n := notes[len(notes)-1]
@@ -94,9 +107,10 @@ func lastExit(u units.State, cur Status, notes []exitNote) units.State {
 		return u
 	}
 	u.ActiveState, u.SubState = "inactive", "dead"
-	if u.ExecMainStart.IsZero() {
-		u.ExecMainStart = cur.StartedAt
-		u.ExecMainPID = uint32(cur.Pid)
+	u.ExecMainStart, u.ExecMainPID = cur.StartedAt, uint32(cur.Pid)
+	if later {
+		// Nobody knows when it began, nor as which process.
+		u.InvocationID, u.ExecMainStart, u.ExecMainPID = n.invocation, n.at, uint32(max(cur.Pid, 1))
 	}
 	u.ExecMainExit = n.at
 	u.ExecMainCode, u.ExecMainStatus = cldExited, int32(n.code)

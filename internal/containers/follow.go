@@ -81,15 +81,22 @@ func (m *Manager) look(ctx context.Context, c *Container, change units.Change) e
 		return nil // nothing follows from it
 	}
 	u, err := m.o.Units.State(ctx, unitName(c.id))
+	gone := errdefs.IsNotFound(err)
 	switch {
-	case err == nil:
-		m.observe(ctx, c, u, false)
-	case !errdefs.IsNotFound(err):
+	case err != nil && !gone:
 		return err
-	case change.Removed:
-		m.observe(ctx, c, change.State, true)
+	case gone && !change.Removed:
+		return nil // its removal is announced too, and says more
+	case gone:
+		u = change.State
 	}
-	// Neither found nor removed: the removal is announced too, and says more.
+	over := m.note(ctx, c, u, gone)
+	r, s := c.snapshot()
+	// A start that an earlier daemon began may have come to nothing.
+	nothing := r.Run != nil && !s.Running() && (gone || !unitAlive(u) && !awaitingRestart(u))
+	if over || nothing {
+		m.finish(ctx, c)
+	}
 	return nil
 }
 
@@ -107,6 +114,7 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	cur := c.Status()
 	c.mu.Lock()
 	stopping, policy := c.stopping, c.record.HostConfig.RestartPolicy
+	rebooted := c.record.Run != nil && c.record.Run.BootID != m.o.BootID
 	c.mu.Unlock()
 	if stopping && awaitingRestart(u) {
 		// The restart policy does not hold for a stop that somebody asked for.
@@ -140,7 +148,7 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	}
 	// A policy that always restarts and a unit that has ended: somebody has
 	// stopped it with systemctl, or the machine is going down.
-	behindOurBack := !stopping && next.State == container.StateExited && (policy.IsAlways() || policy.IsUnlessStopped()) && !m.o.SystemStopping()
+	behindOurBack := !stopping && !rebooted && next.State == container.StateExited && (policy.IsAlways() || policy.IsUnlessStopped()) && !m.o.SystemStopping()
 	c.note(func(_ *Record, s *Status) {
 		next.Reason, next.ManuallyStopped = s.Reason, s.ManuallyStopped || behindOurBack
 		*s = next
@@ -156,10 +164,10 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 // last, what the list of exits says, or, if neither knows, an end at an unknown
 // time with an unknown status.
 func vanished(u units.State, cur Status, notes []exitNote) units.State {
+	u = lastExit(u, cur, notes)
 	if !cur.Running() {
 		return u
 	}
-	u = lastExit(u, cur, notes)
 	u.ActiveState, u.SubState = "inactive", "dead"
 	if !ended(u) || u.ExecMainExit.Before(cur.StartedAt) {
 		u.ExecMainPID, u.ExecMainStart = uint32(cur.Pid), cur.StartedAt
@@ -259,7 +267,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 	keep := c.restarting
 	c.mu.Unlock()
 	if c.foreign {
-		m.drop(c)
+		m.dropForeign(c)
 		return
 	}
 	if r.HostConfig.AutoRemove && !keep {

@@ -26,7 +26,7 @@ const (
 	Keep     Action = iota // nothing of it runs: there is nothing to do
 	Adopt                  // it runs, or is about to: its output is collected on
 	Over                   // its run has ended: take note, tell, put away
-	NeverRan               // a start was interrupted before the unit was there: put its preparations away
+	NeverRan               // a start was interrupted before there was a process: put its preparations away
 	Foreign                // a unit, and no Record that can be read: show it, let it be stopped
 	Broken                 // a Record that cannot be read, and no unit: show it
 )
@@ -43,6 +43,7 @@ type evidence struct {
 	// stored and onDisk are the descriptors in systemd's store, and those that can be opened again by path.
 	stored, onDisk []string
 	network        error // what has become of its place in the network, if it is not as it was
+	exits          []exitNote
 
 	bootID        string // now
 	storageDriver string // now
@@ -57,21 +58,25 @@ func reconcile(e evidence) Verdict {
 		return reconcileUnreadable(e, alive)
 	case e.record.Run == nil && alive:
 		return Verdict{Action: Adopt, Reason: "its unit was started by somebody else than lrd: its output is not collected"}
+	case e.record.Run == nil && len(e.stored) > 0:
+		return Verdict{Action: NeverRan, Reason: homeReason(*e.record, e.storageDriver)} // interrupted before it was on record
 	case e.record.Run == nil:
 		return Verdict{Action: Keep, Reason: homeReason(*e.record, e.storageDriver)}
 	case alive:
 		return reconcileAlive(e)
-	}
-	saved := e.record.Status.live()
-	if !saved.Running() && (e.unit == nil || !ended(*e.unit) || !begun(saved, *e.unit)) {
-		if saved.StartedAt.IsZero() || saved.FinishedAt.Before(saved.StartedAt) || e.unit == nil {
-			return Verdict{Action: NeverRan, Reason: homeReason(*e.record, e.storageDriver)}
-		}
+	case !e.ran():
+		return Verdict{Action: NeverRan, Reason: homeReason(*e.record, e.storageDriver)}
 	}
 	// What its pipes still hold are its last words.
 	reopen, _ := e.missing()
 	reopen = slices.DeleteFunc(reopen, func(what string) bool { return what == fdListener })
 	return Verdict{Action: Over, Reason: homeReason(*e.record, e.storageDriver), Reopen: reopen}
+}
+
+// ran says whether the Record's run came about: the Record knows of it, or it
+// has left an end behind. The list of exits is that of this run alone.
+func (e evidence) ran() bool {
+	return e.record.Status.live().Running() || e.unit != nil && ended(*e.unit) || len(e.exits) > 0
 }
 
 // missing are the descriptors of the run that the store does not have: those
@@ -90,6 +95,9 @@ func (e evidence) missing() (reopen, lost []string) {
 	return reopen, lost
 }
 
+// runsOn ends the reason of a container that runs and cannot be taken back.
+const runsOn = ". It runs on, and can be stopped"
+
 // reconcileUnreadable is for a Record that is of another version of lrd, is
 // damaged, or is not there, as with another data-root.
 func reconcileUnreadable(e evidence, alive bool) Verdict {
@@ -102,7 +110,7 @@ func reconcileUnreadable(e evidence, alive bool) Verdict {
 		why = e.err.Error()
 	}
 	if alive {
-		return Verdict{Action: Foreign, Reason: why + ". It runs on, and can be stopped"}
+		return Verdict{Action: Foreign, Reason: why + runsOn}
 	}
 	return Verdict{Action: Broken, Reason: why}
 }

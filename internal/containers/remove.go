@@ -26,6 +26,8 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	ctx = context.WithoutCancel(ctx)
 	r, s := c.snapshot()
 	switch {
+	case c.foreign: // before anything is killed for nothing
+		return cannotRemove(r, s)
 	case !s.Running():
 	case !o.Force && s.State == container.StatePaused:
 		return refused(errdefs.ErrConflict, "cannot remove container %q: container is paused and must be unpaused first", "/"+r.Name)
@@ -62,12 +64,17 @@ func (m *Manager) forceStop(ctx context.Context, c *Container) error {
 	return m.killAndWait(ctx, c, stopped)
 }
 
+// cannotRemove is for a container of which nobody knows what it is made of.
+func cannotRemove(r Record, s Status) error {
+	return refused(errdefs.ErrFailedPrecondition, "cannot remove container %s: %s", r.Name, s.Reason)
+}
+
 // remove deletes everything of a container. The caller holds c.op. What goes
 // wrong leaves it dead: what is left is shown, and can be removed again.
 func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) error {
 	r, s := c.snapshot()
 	if c.foreign {
-		return refused(errdefs.ErrFailedPrecondition, "cannot remove container %s: %s", r.Name, s.Reason)
+		return cannotRemove(r, s)
 	}
 	c.mu.Lock()
 	if c.gone {

@@ -94,6 +94,7 @@ func (m *Manager) gather(all []found, loaded map[string]units.State, descriptors
 		}
 		k.e.onDisk = m.pipesOnDisk(id)
 		k.e.network = network[id]
+		k.e.exits, _ = readExits(m.pipePath(id, exitsFile)) // who has to tell of them says what is wrong
 		k.verdict = reconcile(k.e)
 		k.c = m.restored(id, k.e, k.verdict)
 		cases = append(cases, k)
@@ -132,6 +133,8 @@ func (m *Manager) restored(id string, e evidence, v Verdict) *Container {
 	if v.Action != Foreign && v.Action != Broken {
 		c := m.newContainer(*e.record)
 		c.status.Reason = v.Reason
+		_, err := os.Lstat(m.pipePath(id, stoppingFile))
+		c.stopping = err == nil // the daemon before was at it
 		return c
 	}
 	r := Record{ID: id, Name: id[:12], Config: &container.Config{}, HostConfig: &container.HostConfig{}}
@@ -142,6 +145,9 @@ func (m *Manager) restored(id string, e evidence, v Verdict) *Container {
 		}
 	}
 	r.Status.State = container.StateDead
+	if v.Action == Foreign {
+		r.Status.State = container.StateCreated // until its unit has been looked at
+	}
 	if e.unit != nil {
 		// The description is the name and, in brackets, the image.
 		if name, image, ok := strings.Cut(e.unit.Description, " ("); ok {
@@ -168,12 +174,19 @@ func (m *Manager) index(c *Container) {
 	m.names[c.record.Name] = c.id
 }
 
-// drop forgets a container that is none of ours, once its unit has ended.
-func (m *Manager) drop(c *Container) {
+// dropForeign forgets a container that is none of ours, once its unit has ended.
+// One with a Record that cannot be read stays to be seen.
+func (m *Manager) dropForeign(c *Container) {
+	if _, err := os.Lstat(m.records.path(c.id)); err == nil {
+		c.note(func(_ *Record, s *Status) {
+			s.State, s.Reason = container.StateDead, strings.TrimSuffix(s.Reason, runsOn)
+		})
+		return
+	}
+	r, _ := c.snapshot()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.byID, c.id)
-	r, _ := c.snapshot()
 	delete(m.names, r.Name)
 }
 
@@ -195,7 +208,8 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 	case Foreign:
 		// Its descriptors stay in the store: to close the console would end it.
 		k.ends.close()
-		m.observe(ctx, k.c, *k.e.unit, false)
+		next, _ := follow(k.c.Status(), *k.e.unit) // no event: it has been running
+		k.c.note(func(_ *Record, s *Status) { next.Reason, *s = s.Reason, next })
 	case Adopt:
 		m.reopen(ctx, k)
 		m.reconnect(k)
@@ -210,8 +224,9 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 
 // noteOver takes note of an end that nobody has seen.
 func (m *Manager) noteOver(ctx context.Context, k *restoring) {
-	if !k.c.Status().Running() && (k.e.unit == nil || !begun(k.c.Status(), *k.e.unit)) {
-		return // it is noted already: the daemon before died while putting the run away
+	defer m.endRun(k.c) // also of an end that is noted: the daemon before may have died before it had all of the output
+	if s := k.c.Status(); !s.Running() && (k.e.unit == nil || !begun(s, *k.e.unit)) && !unseen(s, k.e.exits) {
+		return // it is noted already
 	}
 	u := units.State{Name: unitName(k.c.id)}
 	if k.e.unit != nil {
@@ -364,10 +379,15 @@ func (m *Manager) restoreNetwork(ctx context.Context, all []found, loaded map[st
 	if errors.As(err, &some) {
 		return some.Endpoints
 	}
-	if err != nil {
-		m.o.Log.Error("Cannot restore the network", "error", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	m.o.Log.Error("Cannot restore the network", "error", err)
+	failed := map[string]error{}
+	for _, e := range endpoints {
+		failed[e.ContainerID] = err
+	}
+	return failed
 }
 
 // Autostart starts what should run and does not: after a boot, and after a
