@@ -28,7 +28,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 	if s.State == "paused" {
 		return nil, refused(errdefs.ErrConflict, "container %s is paused, unpause the container before attach", r.Name)
 	}
-	if s.Reason != "" && s.Running() {
+	if s.Running() && !c.connected() {
 		return nil, refused(errdefs.ErrFailedPrecondition, "cannot attach to container %s: %s", r.Name, s.Reason)
 	}
 	out, err := c.output()
@@ -52,6 +52,14 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 		a.Stdin = &input{ctx: ctx, c: c}
 	}
 	return a, nil
+}
+
+// connected says whether the streams of a container that runs are at hand. They
+// are not if its unit was started by somebody else, or its console was lost.
+func (c *Container) connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.record.Run != nil && (!c.record.Config.Tty || c.std.console != nil || c.status.Reason == "")
 }
 
 // ended is closed when the current run has ended, or, before the first run, the next one.
