@@ -1,0 +1,163 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// terminal is a docker client in a terminal of its own, and a person at it.
+type terminal struct {
+	t    *testing.T
+	pty  *os.File
+	cmd  *exec.Cmd
+	done chan struct{} // closed when everything is read and the client has ended
+	code int           // its exit code, once done
+
+	// mu guards what follows.
+	mu   sync.Mutex
+	all  bytes.Buffer
+	seen int // how far expect has come in all
+}
+
+// terminalLimit is for a machine that is very busy.
+const terminalLimit = 30 * time.Second
+
+// terminal runs the docker client in a terminal of 24 rows and 80 columns.
+func (l *lab) terminal(args ...string) *terminal {
+	l.t.Helper()
+	tm := &terminal{t: l.t, cmd: l.dockerCmd(args...), done: make(chan struct{})}
+	var err error
+	if tm.pty, err = pty.StartWithSize(tm.cmd, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
+		l.t.Fatalf("docker %s: %v", strings.Join(args, " "), err)
+	}
+	go func() {
+		defer close(tm.done)
+		buf := make([]byte, 1<<15)
+		for {
+			n, err := tm.pty.Read(buf)
+			tm.mu.Lock()
+			tm.all.Write(buf[:n])
+			tm.mu.Unlock()
+			if err != nil { // EIO: nobody has the other end any more
+				break
+			}
+		}
+		var exit *exec.ExitError
+		if err := tm.cmd.Wait(); errors.As(err, &exit) {
+			tm.code = exit.ExitCode()
+		}
+	}()
+	l.t.Cleanup(tm.close)
+	return tm
+}
+
+// attach is a terminal at a container with a shell, at its prompt.
+func (l *lab) attach(name string) *terminal {
+	l.t.Helper()
+	tm := l.terminal("attach", name)
+	tm.shell("")
+	return tm
+}
+
+// send types.
+func (tm *terminal) send(text string) {
+	tm.t.Helper()
+	if _, err := tm.pty.WriteString(text); err != nil {
+		tm.t.Fatalf("typing %q: %v", text, err)
+	}
+}
+
+// expect waits for text after what was expected last.
+func (tm *terminal) expect(text string) {
+	tm.t.Helper()
+	for deadline := time.Now().Add(terminalLimit); ; time.Sleep(10 * time.Millisecond) {
+		tm.mu.Lock()
+		at := bytes.Index(tm.all.Bytes()[tm.seen:], []byte(text))
+		if at >= 0 {
+			tm.seen += at + len(text)
+		}
+		rest := string(tm.all.Bytes()[tm.seen:])
+		tm.mu.Unlock()
+		if at >= 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			tm.t.Fatalf("%q is not in %q", text, rest)
+		}
+	}
+}
+
+// shell types a command into a shell and waits until it has ended. A client
+// needs a moment until it is attached, and nobody hears what is typed before: so
+// the first one is typed again until there is an answer.
+func (tm *terminal) shell(command string) {
+	tm.t.Helper()
+	if command != "" {
+		// The two strings make the answer differ from the question's echo.
+		tm.send(command + "; echo rea''dy=$?.\r")
+		tm.expect("ready=")
+		return
+	}
+	for deadline := time.Now().Add(terminalLimit); ; {
+		tm.send("echo atta''ched\r")
+		for range 50 {
+			time.Sleep(20 * time.Millisecond)
+			tm.mu.Lock()
+			at := bytes.LastIndex(tm.all.Bytes()[tm.seen:], []byte("attached"))
+			tm.mu.Unlock()
+			if at >= 0 {
+				// One that was typed again may be answered yet: what follows is told from it by its own answer.
+				tm.shell("true")
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			tm.t.Fatalf("no answer from the shell: %q", tm.all.String())
+		}
+	}
+}
+
+// resize changes the terminal's size, which tells the client.
+func (tm *terminal) resize(rows, cols uint16) {
+	tm.t.Helper()
+	if err := pty.Setsize(tm.pty, &pty.Winsize{Rows: rows, Cols: cols}); err != nil {
+		tm.t.Fatal(err)
+	}
+}
+
+// detach types Docker's keys for leaving a container alone.
+func (tm *terminal) detach() {
+	tm.t.Helper()
+	tm.send("\x10\x11")
+	tm.wait() // its exit code differs between `docker run` and `docker attach`
+	tm.expect("read escape sequence")
+}
+
+// wait waits for the client's end, and gives back its exit code.
+func (tm *terminal) wait() int {
+	tm.t.Helper()
+	select {
+	case <-tm.done:
+		return tm.code
+	case <-time.After(terminalLimit):
+		tm.t.Fatal("the client does not end")
+		return -1
+	}
+}
+
+// close ends the client, however it is.
+func (tm *terminal) close() {
+	_ = tm.cmd.Process.Kill()
+	<-tm.done
+	_ = tm.pty.Close()
+}
