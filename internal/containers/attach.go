@@ -191,12 +191,12 @@ const startPoll = 5 * time.Millisecond
 func (c *Container) openInput(ctx context.Context, ended <-chan struct{}) (*os.File, error) {
 	for {
 		c.mu.Lock()
-		std, tty, run := c.std, c.record.Config.Tty, c.record.Run
+		std, tty, run, running := c.std, c.record.Config.Tty, c.record.Run, c.status.Running()
 		c.mu.Unlock()
 		switch {
 		case tty && std.console != nil:
 			return duplicate(std.console)
-		case run != nil && run.StdinClosed:
+		case running && run != nil && run.StdinClosed: // of this run, not of the one before
 			return nil, io.ErrClosedPipe
 		case !tty && std.stdin != nil:
 			return os.OpenFile(c.m.pipePath(c.id, fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
