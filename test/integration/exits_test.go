@@ -109,6 +109,7 @@ func TestExitsWhileAway(t *testing.T) {
 			l := boot(t)
 			l.exec("mkdir", truth)
 			l.stayCrashed()
+			l.hurry()
 			begin := time.Now()
 			ids := map[string]string{}
 			for _, m := range mortals {
@@ -131,6 +132,15 @@ func TestExitsWhileAway(t *testing.T) {
 			l.assertClean()
 		})
 	}
+}
+
+// hurry lets the lab's systemd and all that it starts from now on run before
+// everything else on this machine. For a test that measures times: on a busy
+// machine a process may wait for longer than a promise allows before it is let
+// to exit, or to be told of an exit.
+func (l *lab) hurry() {
+	l.t.Helper()
+	l.exec("chrt", "--rr", "--pid", "1", "1")
 }
 
 // stayCrashed keeps systemd from starting lrd again after a crash.
