@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -103,17 +104,25 @@ func (d *daemon) alive(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// extend asks systemd for more time while the containers are shut down.
-func (d *daemon) extend(done <-chan struct{}) {
+// extended asks systemd for more time while do, which may take long, is under way.
+func (d *daemon) extended(do func() error) error {
 	const step = 20 * time.Second
-	for {
-		_ = d.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", step.Microseconds()), systemd.SdNotifyWatchdog)
-		select {
-		case <-done:
-			return
-		case <-time.After(step / 4):
+	done := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			_ = d.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", step.Microseconds()), systemd.SdNotifyWatchdog)
+			select {
+			case <-done:
+				return
+			case <-time.After(step / 4):
+			}
 		}
-	}
+	})
+	err := do()
+	close(done)
+	asking.Wait()
+	return err
 }
 
 // reloadOnSignal reloads the configuration at each SIGHUP, until ctx is done.

@@ -87,11 +87,18 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	n := d.ctrs.Counts()
 	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "took", time.Since(begin).Round(time.Millisecond))
 
-	// The API answers only now: what it shows is what is. Clients have been waiting in the socket's backlog.
-	d.serveAPI(listeners)
 	watching, stopWatching := context.WithCancel(context.Background())
 	d.work.Go(func() { d.ctrs.Run(watching, watch.C) })
 	d.closers = append(d.closers, func() error { stopWatching(); watch.Close(); d.work.Wait(); return nil })
+	if !cfg.LiveRestore && n.Running+n.Paused > 0 {
+		log.Info("Shutting down the containers that a crash of lrd has left, as live-restore is off", "timeout", cfg.ShutdownTimeout)
+		if err := d.extended(func() error { return d.ctrs.ShutdownLeft(context.Background(), cfg.ShutdownTimeout) }); err != nil {
+			log.Error("Cannot shut all containers down", "error", err)
+		}
+	}
+
+	// The API answers only now: what it shows is what is. Clients have been waiting in the socket's backlog.
+	d.serveAPI(listeners)
 	d.work.Go(func() { d.reloadOnSignal(ctx) })
 	d.work.Go(func() { d.watchdog(ctx) })
 
@@ -239,10 +246,7 @@ func (d *daemon) leave() error {
 		return d.hold()
 	}
 	d.log.Info("Shutting the containers down, as live-restore is off", "timeout", cfg.ShutdownTimeout)
-	done := make(chan struct{})
-	defer close(done)
-	go d.extend(done)
-	return d.ctrs.Shutdown(context.Background(), cfg.ShutdownTimeout)
+	return d.extended(func() error { return d.ctrs.Shutdown(context.Background(), cfg.ShutdownTimeout) })
 }
 
 // hold keeps what systemd's store will not keep over this stop of lrd.service.

@@ -440,13 +440,24 @@ func policyWantsStart(p container.RestartPolicy, s Status, booted bool) bool {
 // at the same time. What does not end in time is killed. The next start of the
 // daemon starts again what its policy wants.
 func (m *Manager) Shutdown(ctx context.Context, timeout time.Duration) error {
+	return m.shutdown(ctx, timeout, m.all())
+}
+
+// ShutdownLeft is Shutdown for what a daemon without live-restore has left
+// running because it crashed. It is called after Restore, with Run at work.
+// Containers that lrd has no Record of are not its own, and are left alone.
+func (m *Manager) ShutdownLeft(ctx context.Context, timeout time.Duration) error {
+	return m.shutdown(ctx, timeout, slices.DeleteFunc(m.all(), func(c *Container) bool { return c.foreign }))
+}
+
+func (m *Manager) shutdown(ctx context.Context, timeout time.Duration, which []*Container) error {
 	if timeout >= 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
 	var errs []error
-	for _, layer := range shutdownOrder(m.all()) {
+	for _, layer := range shutdownOrder(which) {
 		var mu sync.Mutex
 		var group sync.WaitGroup
 		for _, c := range layer {
