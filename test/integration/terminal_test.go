@@ -32,8 +32,8 @@ type terminal struct {
 // terminalLimit is for a machine that is very busy.
 const terminalLimit = 30 * time.Second
 
-// terminal runs the docker client in a terminal of 24 rows and 80 columns.
-func (l *lab) terminal(args ...string) *terminal {
+// atTerminal runs the docker client in a terminal of 24 rows and 80 columns.
+func (l *lab) atTerminal(args ...string) *terminal {
 	l.t.Helper()
 	tm := &terminal{t: l.t, cmd: l.dockerCmd(args...), done: make(chan struct{})}
 	var err error
@@ -64,7 +64,7 @@ func (l *lab) terminal(args ...string) *terminal {
 // attach is a terminal at a container with a shell, at its prompt.
 func (l *lab) attach(name string) *terminal {
 	l.t.Helper()
-	tm := l.terminal("attach", name)
+	tm := l.atTerminal("attach", name)
 	tm.shell("")
 	return tm
 }

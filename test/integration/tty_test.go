@@ -109,7 +109,7 @@ func TestRunInTerminal(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
 	for _, l := range []*lab{l, l.old()} {
-		tm := l.terminal("run", "-it", "--rm", "--name", "person", "busybox", "sh")
+		tm := l.atTerminal("run", "-it", "--rm", "--name", "person", "busybox", "sh")
 		tm.shell("")
 		tm.resize(40, 132)
 		tm.shell("until [ \"$(stty size)\" = '40 132' ]; do usleep 10000; done; echo $TERM >/dev/tty")
