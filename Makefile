@@ -39,7 +39,8 @@ test-integration: deps build ## the real lrd in labs of every suite, side by sid
 	$(MAKE) --no-print-directory --keep-going --jobs=$(words $(SUITES)) $(SUITES:%=test-integration-%)
 
 # The tests boot labs of their own, it-SUITE-PID-N; see test/integration/doc.go for what they are told. Tests that were
-# killed leave some, which are taken down here. Every line is marked with its suite.
+# killed leave some, which are taken down here. Every line is marked with its suite. In the directory of the package,
+# because with packages as arguments go test keeps the list of what was skipped to itself.
 test-integration-%: deps build
 	@exec > >(exec sed -u 's/^/$*: /') 2>&1; \
 	export SUITE=$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
@@ -50,7 +51,7 @@ test-integration-%: deps build
 		done; \
 	}; \
 	trap sweep EXIT; \
-	GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS) ./test/integration/...
+	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS)
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck
