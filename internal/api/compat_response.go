@@ -261,8 +261,9 @@ func eventFor(v version, m eventtypes.Message) any {
 		return oldEvent{Message: m, Status: string(m.Action), ID: m.Actor.ID, From: m.Actor.Attributes["image"]}
 	case eventtypes.ImageEventType:
 		return oldEvent{Message: m, Status: string(m.Action), ID: m.Actor.ID}
+	default:
+		return m
 	}
-	return m
 }
 
 // diskUsageFor: up to 1.52 the answer was lists and one sum, since 1.52 it is a summary of each kind, with

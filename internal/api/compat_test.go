@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -134,7 +135,7 @@ func FuzzCreate(f *testing.F) {
 	}
 	w := newWorld(f)
 	f.Fuzz(func(t *testing.T, version, name, body string) {
-		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		r.URL.Path = "/v" + version + "/containers/create"
 		q := r.URL.Query()

@@ -88,7 +88,7 @@ func copyLines(ctx context.Context, w http.ResponseWriter, lines containers.Outp
 		}
 		switch {
 		case errors.Is(err, io.EOF), ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // a client that leaves is no error
 		case err != nil:
 			return err
 		}

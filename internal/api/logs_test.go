@@ -44,7 +44,7 @@ func TestFollowedLinesArriveAtOnce(t *testing.T) {
 	assert.NilError(t, log.Drain(output.Stdout, src, output.FIFO))
 
 	w := newWorld(t)
-	w.Options.Containers = realLogs{w.containers, log}
+	w.Containers = realLogs{w.containers, log}
 	w.serve(t)
 	_, err = io.WriteString(stdout, "one\ntwo\nthr")
 	assert.NilError(t, err)

@@ -136,7 +136,7 @@ func TestBodiesMustBeJSON(t *testing.T) {
 		"a;b;;":                           "malformed Content-Type header (a;b;;)",
 		"application/json; charset=utf-8": "",
 	} {
-		r := httptest.NewRequest("POST", "/containers/create", strings.NewReader(`{"Image":"b"}`))
+		r := httptest.NewRequest(http.MethodPost, "/containers/create", strings.NewReader(`{"Image":"b"}`))
 		r.Header.Set("Content-Type", contentType)
 		rec := httptest.NewRecorder()
 		w.ServeHTTP(rec, r)
@@ -262,7 +262,7 @@ func TestEventsFlushAtOnceAndSpeakTheClientsVersion(t *testing.T) {
 		{"1.53", "application/jsonl", "application/jsonl", `{"Type":"container","Action":"die","Actor":{"ID":"c1","Attributes":{"image":"b"}},"scope":"local","time":1,"timeNano":1000000002}`},
 		{"1.53", "application/json-seq, */*", "application/json-seq", "\x1e" + `{"Type":"container","Action":"die","Actor":{"ID":"c1","Attributes":{"image":"b"}},"scope":"local","time":1,"timeNano":1000000002}`},
 	} {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://lrd/v"+tc.version+"/events", nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://lrd/v"+tc.version+"/events", nil)
 		assert.NilError(t, err)
 		r.Header.Set("Accept", tc.accept)
 		resp, err := w.http.Do(r) // returns when the head is there: before any event
@@ -341,7 +341,7 @@ func TestDebugLogNamesThePeer(t *testing.T) {
 
 func TestPanicIsAnError(t *testing.T) {
 	w := newWorld(t)
-	w.Options.Networks = nil
+	w.Networks = nil
 	rec := w.do("GET", "/networks", "")
 	assert.Equal(t, rec.Code, 500)
 	assert.Assert(t, is.Contains(messageOf(t, rec), "internal error"))
@@ -453,7 +453,7 @@ func TestChangeRunsToItsEndThoughTheClientLeaves(t *testing.T) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		r, _ := http.NewRequestWithContext(ctx, "POST", "http://lrd/containers/b/stop", nil)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://lrd/containers/b/stop", nil)
 		if resp, err := w.http.Do(r); err == nil {
 			resp.Body.Close()
 		}
@@ -479,6 +479,7 @@ func TestAttachByOldClients(t *testing.T) {
 	br := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(br, nil)
 	assert.NilError(t, err)
+	defer resp.Body.Close()
 	assert.Equal(t, resp.StatusCode, 200)
 	assert.Equal(t, resp.Header.Get("Content-Type"), sessions.MediaTypeRaw)
 	_, err = io.WriteString(conn, "x")
