@@ -58,7 +58,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader, b *budget) (_ *archive, 
 	if err != nil {
 		return nil, sourceError(ctx, err)
 	}
-	defer unpacked.Close() //nolint:errcheck // it is only read
+	defer unpacked.Close() // it is only read
 	n, err := io.Copy(&storageWriter{a.file}, &meteredReader{ctx: ctx, r: unpacked, budget: b})
 	if err != nil {
 		return nil, sourceError(ctx, err)
@@ -255,7 +255,7 @@ func (a *archive) extract(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot unpack the archive: %w", err)
 	}
-	defer root.Close() //nolint:errcheck // files are closed one by one
+	defer root.Close() // files are closed one by one
 	for name, m := range a.members {
 		if name != ocispec.ImageLayoutFile && name != ocispec.ImageIndexFile && !strings.HasPrefix(name, ocispec.ImageBlobsDir+"/") {
 			continue

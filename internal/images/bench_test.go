@@ -34,7 +34,7 @@ func BenchmarkStore(b *testing.B) {
 		Log: discard,
 	})
 	assert.NilError(b, err)
-	defer s.Close() //nolint:errcheck // the directory goes
+	defer s.Close() // the directory goes
 	img := busyboxLike(b)
 	archive := dockerArchive(b, []testImage{img})
 	ctx := b.Context()

@@ -67,7 +67,7 @@ func configDigest(ctx context.Context, ref types.ImageReference, sys *types.Syst
 	if err != nil {
 		return "", err
 	}
-	defer img.Close() //nolint:errcheck // it is only read
+	defer img.Close() // it is only read
 	return imageID(img)
 }
 

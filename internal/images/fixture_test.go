@@ -68,7 +68,6 @@ type file struct {
 	link string // symbolic link to
 	hard string // hard link to
 	typ  byte
-	size int64 // said in the header, where it differs from the body's
 }
 
 // tarball makes a tar archive.

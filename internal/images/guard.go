@@ -140,7 +140,7 @@ func guardBlob(ctx context.Context, r io.ReadCloser, b *budget) io.ReadCloser {
 		if g.err == nil {
 			_, g.err = io.Copy(io.Discard, pr)
 		}
-		pr.CloseWithError(g.err) //nolint:errcheck // always nil
+		pr.CloseWithError(g.err) // always nil
 	}()
 	return g
 }
@@ -151,7 +151,7 @@ func scanStream(ctx context.Context, r io.Reader, b *budget) error {
 	if err != nil {
 		return unpackError(err)
 	}
-	defer unpacked.Close() //nolint:errcheck // it is only read
+	defer unpacked.Close() // it is only read
 	metered := &meteredReader{ctx: ctx, r: unpacked, budget: b}
 	if err := scanLayer(ctx, metered, b); err != nil {
 		if errors.Is(err, errNotTar) {
@@ -174,7 +174,7 @@ func (g *guardedBlob) Read(p []byte) (int, error) {
 		}
 	}
 	if errors.Is(err, io.EOF) {
-		g.pipe.Close() //nolint:errcheck // always nil
+		g.pipe.Close() // always nil
 		<-g.done
 		if g.err != nil {
 			return n, g.err
@@ -184,7 +184,7 @@ func (g *guardedBlob) Read(p []byte) (int, error) {
 }
 
 func (g *guardedBlob) Close() error {
-	g.pipe.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // always nil
+	g.pipe.CloseWithError(io.ErrClosedPipe) // always nil
 	<-g.done
 	return g.r.Close()
 }

@@ -52,7 +52,7 @@ const markKey = "lrd"
 // errNoImage is the answer to a reference that names no image, in Docker's
 // words.
 func errNoImage(shown string) error {
-	return newError(errdefs.ErrNotFound, "No such image: %s", shown) //nolint:staticcheck // clients look for the sentence as it is
+	return newError(errdefs.ErrNotFound, "No such image: %s", shown) // clients look for the sentence as it is
 }
 
 // Resolve finds the image that ref names: an ID with or without "sha256:", a

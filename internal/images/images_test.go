@@ -163,7 +163,7 @@ func TestListAndFilters(t *testing.T) {
 }
 
 func assertEqual(a, b []string) bool {
-	return bool(is.DeepEqual(a, b)().Success())
+	return is.DeepEqual(a, b)().Success()
 }
 
 func TestHistory(t *testing.T) {

@@ -149,8 +149,10 @@ func TestLoadRefusedKeepsWhatWasThere(t *testing.T) {
 	s := openStore(t, nil)
 	good := simpleImage(t, "good", "good:1")
 	load(t, s, dockerArchive(t, []testImage{good}))
-	lie := testImage{tags: []string{"good:1"}, layers: append([][]byte{good.layers[0]}, tarball(t, file{name: "x"})),
-		diffIDs: []digest.Digest{digest.FromBytes(good.layers[0]), digest.FromString("else")}}
+	lie := testImage{
+		tags: []string{"good:1"}, layers: append([][]byte{good.layers[0]}, tarball(t, file{name: "x"})),
+		diffIDs: []digest.Digest{digest.FromBytes(good.layers[0]), digest.FromString("else")},
+	}
 	err := s.Load(t.Context(), bytes.NewReader(dockerArchive(t, []testImage{good, lie})), nil)
 	assert.Assert(t, errdefs.IsInvalidArgument(err), "%v", err)
 	got, err := s.Resolve(t.Context(), "good:1")

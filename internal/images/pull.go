@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -135,7 +136,7 @@ func describe(ctx context.Context, g *guardedSource, sys *types.SystemContext) (
 	if err != nil {
 		return pulled{}, err
 	}
-	defer img.Close() //nolint:errcheck // closes nothing, see sourceView
+	defer img.Close() // closes nothing, see sourceView
 	if p.id, err = imageID(img); err != nil {
 		return pulled{}, err
 	}
@@ -190,7 +191,7 @@ func pullError(ctx context.Context, named reference.Named, err error) error {
 	case code == registryv2.ErrorCodeManifestUnknown, code == registryv2.ErrorCodeNameUnknown:
 		return newError(errdefs.ErrNotFound, "manifest for %s not found: %w", name, err)
 	}
-	if status, ok := errors.AsType[docker.UnexpectedHTTPStatusError](err); ok && status.StatusCode == 404 {
+	if status, ok := errors.AsType[docker.UnexpectedHTTPStatusError](err); ok && status.StatusCode == http.StatusNotFound {
 		return newError(errdefs.ErrNotFound, "manifest for %s not found: %w", name, err)
 	}
 	return fmt.Errorf("cannot pull %s: %w", name, err)

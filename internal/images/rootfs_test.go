@@ -94,6 +94,18 @@ func TestCreateRootfsWithoutImage(t *testing.T) {
 	assertEmpty(t, s)
 }
 
+// openMounted opens a storage with overlay and mounts one root filesystem there, that of zeros64.
+func openMounted(t *testing.T) (s *Store, path string) {
+	t.Helper()
+	s = openOverlay(t, t.TempDir())
+	img := simpleImage(t, "hello", "a:1")
+	load(t, s, dockerArchive(t, []testImage{img}))
+	assert.NilError(t, s.CreateRootfs(t.Context(), zeros64, img.id(t).String()))
+	path, err := s.MountRootfs(t.Context(), zeros64)
+	assert.NilError(t, err)
+	return s, path
+}
+
 // reopen opens the same storage as another process would: with nothing in
 // memory. A change of RunRoot is what a reboot looks like.
 func reopen(t *testing.T, s *Store, runRoot string) *Store {
@@ -105,12 +117,7 @@ func reopen(t *testing.T, s *Store, runRoot string) *Store {
 }
 
 func TestRootfsOutlivesTheProcess(t *testing.T) {
-	s := openOverlay(t, t.TempDir())
-	img := simpleImage(t, "hello", "a:1")
-	load(t, s, dockerArchive(t, []testImage{img}))
-	assert.NilError(t, s.CreateRootfs(t.Context(), zeros64, img.id(t).String()))
-	path, err := s.MountRootfs(t.Context(), zeros64)
-	assert.NilError(t, err)
+	s, path := openMounted(t)
 	assert.NilError(t, s.Close()) // "layer is in use" is no error
 
 	s = reopen(t, s, s.opts.RunRoot)
@@ -127,12 +134,7 @@ func TestRootfsOutlivesTheProcess(t *testing.T) {
 }
 
 func TestRootfsAfterReboot(t *testing.T) {
-	s := openOverlay(t, t.TempDir())
-	img := simpleImage(t, "hello", "a:1")
-	load(t, s, dockerArchive(t, []testImage{img}))
-	assert.NilError(t, s.CreateRootfs(t.Context(), zeros64, img.id(t).String()))
-	path, err := s.MountRootfs(t.Context(), zeros64)
-	assert.NilError(t, err)
+	s, path := openMounted(t)
 	assert.NilError(t, unix.Unmount(path, 0)) // the machine goes down
 
 	s = reopen(t, s, filepath.Join(filepath.Dir(s.opts.GraphRoot), "run-of-next-boot"))
@@ -149,14 +151,9 @@ func TestRootfsAfterReboot(t *testing.T) {
 // Somebody unmounts it by hand: the next mount mounts, and one unmount is
 // enough still.
 func TestRootfsUnmountedByHand(t *testing.T) {
-	s := openOverlay(t, t.TempDir())
-	img := simpleImage(t, "hello", "a:1")
-	load(t, s, dockerArchive(t, []testImage{img}))
-	assert.NilError(t, s.CreateRootfs(t.Context(), zeros64, img.id(t).String()))
-	path, err := s.MountRootfs(t.Context(), zeros64)
-	assert.NilError(t, err)
+	s, path := openMounted(t)
 	assert.NilError(t, unix.Unmount(path, 0))
-	_, err = s.MountRootfs(t.Context(), zeros64)
+	_, err := s.MountRootfs(t.Context(), zeros64)
 	assert.NilError(t, err)
 	_, err = os.Stat(filepath.Join(path, "etc/content"))
 	assert.NilError(t, err)

@@ -181,7 +181,7 @@ func scanBlob(ctx context.Context, r io.ReadSeeker, b *budget) error {
 	if err != nil {
 		return unpackError(err)
 	}
-	defer unpacked.Close() //nolint:errcheck // it is only read
+	defer unpacked.Close() // it is only read
 	metered := bufio.NewReaderSize(&meteredReader{ctx: ctx, r: unpacked, budget: b}, 1<<20)
 	if err := scanLayer(ctx, metered, b); err != nil && !errors.Is(err, errNotTar) {
 		return err
