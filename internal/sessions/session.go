@@ -174,7 +174,7 @@ func (r *run) copyInput() error {
 	detect := newDetector(keys)
 	in := make([]byte, 32<<10)
 	var out []byte
-	stdin := io.Writer(io.Discard)
+	stdin := io.Discard
 	if r.streams.Stdin != nil {
 		stdin = r.streams.Stdin
 	}

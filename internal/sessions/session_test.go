@@ -132,6 +132,15 @@ func (s *session) types(text string) {
 	assert.NilError(s.t, err)
 }
 
+// output reads both streams to their ends.
+func (s *session) output() (stdout, stderr string) {
+	s.t.Helper()
+	var both [2]bytes.Buffer
+	_, err := stdcopy.StdCopy(&both[0], &both[1], s.client)
+	assert.NilError(s.t, err)
+	return both[0].String(), both[1].String()
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
@@ -156,13 +165,11 @@ func TestMultiplexedOutputEndsWithTheRun(t *testing.T) {
 	c.says(output.Stdout, "")
 	c.says(output.Stdout, "\xff\x00three")
 	c.exits()
-	var stdout, stderr bytes.Buffer
-	_, err := stdcopy.StdCopy(&stdout, &stderr, s.client)
-	assert.NilError(t, err)
+	stdout, stderr := s.output()
 	s.client.Close()
 	s.ended(EndExited)
-	assert.Equal(t, stdout.String(), "one\n\xff\x00three")
-	assert.Equal(t, stderr.String(), "two\n")
+	assert.Equal(t, stdout, "one\n\xff\x00three")
+	assert.Equal(t, stderr, "two\n")
 }
 
 func TestOnlyTheStreamsAskedForAreSent(t *testing.T) {
@@ -173,10 +180,8 @@ func TestOnlyTheStreamsAskedForAreSent(t *testing.T) {
 	c.says(output.Stdout, "no")
 	c.says(output.Stderr, "yes")
 	c.exits()
-	var stdout, stderr bytes.Buffer
-	_, err := stdcopy.StdCopy(&stdout, &stderr, s.client)
-	assert.NilError(t, err)
-	assert.Equal(t, stdout.String()+"/"+stderr.String(), "/yes")
+	stdout, stderr := s.output()
+	assert.Equal(t, stdout+"/"+stderr, "/yes")
 }
 
 func TestHalfCloseReachesTheContainerAndOutputGoesOn(t *testing.T) {
@@ -189,10 +194,8 @@ func TestHalfCloseReachesTheContainerAndOutputGoesOn(t *testing.T) {
 	assert.Equal(t, text, "input")
 	c.says(output.Stdout, "later")
 	c.exits()
-	var stdout bytes.Buffer
-	_, err := stdcopy.StdCopy(&stdout, io.Discard, s.client)
-	assert.NilError(t, err)
-	assert.Equal(t, stdout.String(), "later")
+	stdout, _ := s.output()
+	assert.Equal(t, stdout, "later")
 	s.ended(EndExited)
 }
 
@@ -205,10 +208,8 @@ func TestHalfCloseOfAClientWithoutInputMeansNothing(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	c.says(output.Stdout, "still here")
 	c.exits()
-	var stdout bytes.Buffer
-	_, err := stdcopy.StdCopy(&stdout, io.Discard, s.client)
-	assert.NilError(t, err)
-	assert.Equal(t, stdout.String(), "still here")
+	stdout, _ := s.output()
+	assert.Equal(t, stdout, "still here")
 }
 
 func TestHalfCloseWithoutStdinOnceDetaches(t *testing.T) {
@@ -329,10 +330,8 @@ func TestUnreadInputDoesNotCostTheClientItsOutput(t *testing.T) {
 	_, _ = s.client.Write(make([]byte, 1<<20))
 	c.says(output.Stdout, "last words")
 	c.exits()
-	var stdout bytes.Buffer
-	_, err := stdcopy.StdCopy(&stdout, io.Discard, s.client)
-	assert.NilError(t, err)
-	assert.Equal(t, stdout.String(), "last words")
+	stdout, _ := s.output()
+	assert.Equal(t, stdout, "last words")
 	s.client.Close()
 	s.ended(EndExited)
 }
