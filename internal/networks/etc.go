@@ -31,9 +31,9 @@ type ResolvOptions struct {
 func ResolvConf(host []byte, o ResolvOptions) []byte {
 	servers, search, options := parseResolvConf(host)
 	if len(o.Servers) > 0 {
-		servers = make([]string, len(o.Servers))
-		for i, s := range o.Servers {
-			servers[i] = s.String()
+		servers = make([]string, 0, len(o.Servers))
+		for _, s := range o.Servers {
+			servers = append(servers, s.String())
 		}
 	} else if !o.HostNetwork {
 		servers = slices.DeleteFunc(servers, unreachable)

@@ -258,10 +258,10 @@ type fakeIptables struct {
 
 func (f *fakeIptables) run(_ context.Context, _, name string, args ...string) ([]byte, error) {
 	line := name + " " + strings.Join(args, " ")
-	switch {
-	case line == "nft -j list chains":
+	switch line {
+	case "nft -j list chains":
 		return os.ReadFile("testdata/chains.json")
-	case line == "iptables -w -S FORWARD":
+	case "iptables -w -S FORWARD":
 		return []byte(f.listed), f.err
 	}
 	f.ran = append(f.ran, line)

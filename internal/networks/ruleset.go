@@ -57,10 +57,10 @@ func (r rules) script() string {
 		subnets[i] = s.Masked().String()
 	}
 	slices.Sort(subnets)
-	strings.NewReplacer(
+	b.WriteString(strings.NewReplacer(
 		"$bridge", quote(r.bridge),
 		"$subnets", "{ "+strings.Join(slices.Compact(subnets), ", ")+" }",
-	).WriteString(&b, chains)
+	).Replace(chains))
 	b.WriteString("}\n")
 	return b.String()
 }
