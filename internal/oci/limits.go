@@ -178,7 +178,7 @@ func ioWeight(w uint16) *uint64 {
 	if w == 0 {
 		return nil
 	}
-	v := uint64(1 + (max(uint64(w), 10)-10)*9999/990)
+	v := 1 + (max(uint64(w), 10)-10)*9999/990
 	v = min(v, 10000)
 	return &v
 }

@@ -239,8 +239,9 @@ func translateMount(asked mount.Mount) (Mount, error) {
 		return m, m.applyVolume(asked)
 	case mount.TypeTmpfs:
 		return m, m.applyTmpfs(asked)
+	default:
+		return m, invalid("mount type unknown")
 	}
-	return m, invalid("mount type unknown")
 }
 
 func (m *Mount) applyBind(asked mount.Mount) error {

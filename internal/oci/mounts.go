@@ -174,6 +174,7 @@ func rootPropagation(have string, m mount.Propagation) string {
 		if have == "" {
 			return "rslave"
 		}
+	default: // a private mount asks nothing of the root
 	}
 	return have
 }

@@ -61,13 +61,11 @@ func checkSet(asked, available, what, noun string) error {
 	if err != nil {
 		return invalid("Invalid value %s for %s", asked, what)
 	}
-	have, err := parseSet(available)
-	if err != nil || len(have) == 0 {
-		return nil
-	}
-	for _, n := range numbers {
-		if !slices.Contains(have, n) {
-			return invalid("Requested %s are not available - requested %s, available: %s", noun, asked, available)
+	if have, err := parseSet(available); err == nil && len(have) > 0 {
+		for _, n := range numbers {
+			if !slices.Contains(have, n) {
+				return invalid("Requested %s are not available - requested %s, available: %s", noun, asked, available)
+			}
 		}
 	}
 	return nil

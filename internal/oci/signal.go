@@ -47,7 +47,8 @@ var namedSignals = map[string]syscall.Signal{
 }
 
 func realtimeSignal(name string) (syscall.Signal, bool) {
-	base, rest := sigRTMin, ""
+	base := sigRTMin
+	var rest string
 	switch {
 	case strings.HasPrefix(name, "RTMIN"):
 		rest = name[len("RTMIN"):]
