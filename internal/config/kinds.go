@@ -91,7 +91,7 @@ func size(lo, hi int64, zero bool) kind[int64] {
 			if err != nil {
 				return 0, err
 			}
-			if (n < lo || n > hi) && !(zero && n == 0) {
+			if allowed := lo <= n && n <= hi || zero && n == 0; !allowed {
 				return 0, fmt.Errorf("%s is out of range", describe(v))
 			}
 			return n, nil
