@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -123,7 +124,7 @@ func (s *Subscription) fail(err error) {
 	if s.err == nil {
 		s.err = err
 	}
-	if err == ErrClosed {
+	if errors.Is(err, ErrClosed) {
 		s.queue = nil
 	}
 	s.wakeUp()
