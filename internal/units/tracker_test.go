@@ -138,11 +138,20 @@ func TestPropertyTypes(t *testing.T) {
 		p    Property
 		want string
 	}{
-		{Exec("ExecStart", true, "/bin/true", "x"), "a(sasb)"}, {Exec("ExecStart", false), "a(sasb)"},
-		{String("Type", "exec"), "s"}, {Bool("Delegate", true), "b"}, {Int32("Nice", 1), "i"}, {Uint32("UMask", 1), "u"},
-		{Uint64("MemoryMax", 1), "t"}, {USec("TimeoutStopUSec", time.Second), "t"}, {Strings("Environment"), "as"},
-		{Pairs("DeviceAllow", Pair{"/dev/null", "rwm"}), "a(ss)"}, {Limits("IOReadBandwidthMax", Limit{"/", 1}), "a(st)"},
-		{CPUs("AllowedCPUs", 0), "ay"}, {Fields("LogExtraFields", "A=b"), "aay"}, {fd, "h"},
+		{Exec("ExecStart", true, "/bin/true", "x"), "a(sasb)"},
+		{Exec("ExecStart", false), "a(sasb)"},
+		{String("Type", "exec"), "s"},
+		{Bool("Delegate", true), "b"},
+		{Int32("Nice", 1), "i"},
+		{Uint32("UMask", 1), "u"},
+		{Uint64("MemoryMax", 1), "t"},
+		{USec("TimeoutStopUSec", time.Second), "t"},
+		{Strings("Environment"), "as"},
+		{Pairs("DeviceAllow", Pair{"/dev/null", "rwm"}), "a(ss)"},
+		{Limits("IOReadBandwidthMax", Limit{"/", 1}), "a(st)"},
+		{CPUs("AllowedCPUs", 0), "ay"},
+		{Fields("LogExtraFields", "A=b"), "aay"},
+		{fd, "h"},
 	} {
 		assert.Check(t, is.Equal(x.p.Value.Signature().String(), x.want), x.p.Name)
 	}
