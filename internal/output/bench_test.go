@@ -87,7 +87,7 @@ func BenchmarkTail(b *testing.B) {
 				r, err := l.Lines(LinesOptions{Stdout: true, Stderr: true, Tail: bc.tail})
 				assert.NilError(b, err)
 				n, err := count(r)
-				if n != bc.tail || err != io.EOF {
+				if n != bc.tail || !errors.Is(err, io.EOF) {
 					b.Fatal(n, err)
 				}
 			}

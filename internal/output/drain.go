@@ -235,14 +235,14 @@ func (s *source) run() {
 func (s *source) drainSome(fd uintptr) bool {
 	for !s.stop.Load() {
 		_, err := s.step(int(fd))
-		switch {
-		case err == nil:
+		switch err {
+		case nil:
 			if s.bad {
 				s.bad = false
 				s.l.log.Info("output is written again",
 					slog.String("operation", "output"), slog.String("stream", s.stream.id.String()))
 			}
-		case err == errEmpty: //nolint:errorlint // hot path, never wrapped
+		case errEmpty: //nolint:errorlint // hot path, never wrapped
 			return false
 		default:
 			s.err = err
@@ -256,7 +256,10 @@ func (s *source) drainSome(fd uintptr) bool {
 // goes on adds: it always comes to an end.
 func (s *source) settle() error {
 	var failed error
-	err := s.conn.Control(func(fd uintptr) {
+	// The one reason for not getting at the descriptor is that it is closed
+	// (internal/poll's error for that is not os.ErrClosed): StopDrains or Close
+	// was there first, and nothing is left to settle.
+	_ = s.conn.Control(func(fd uintptr) {
 		left := consoleSettle
 		if s.buf == nil && s.via == nil {
 			if left, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ); failed != nil {
@@ -277,12 +280,6 @@ func (s *source) settle() error {
 			left -= n
 		}
 	})
-	if err != nil {
-		// The one reason for not getting at the descriptor is that it is closed
-		// (internal/poll's error for that is not os.ErrClosed): StopDrains or Close
-		// was there first.
-		return nil
-	}
 	return failed
 }
 

@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -178,6 +177,19 @@ func number(w io.Writer, stop <-chan struct{}) (written int64, err error) {
 	}
 }
 
+// numbering has a goroutine number w until stop. finished waits for it and
+// returns how many bytes it wrote.
+func numbering(t *testing.T, w io.Writer, stop <-chan struct{}) (finished func() int64) {
+	t.Helper()
+	done := make(chan int64, 1)
+	go func() {
+		n, err := number(w, stop)
+		assert.Check(t, err)
+		done <- n
+	}()
+	return func() int64 { return <-done }
+}
+
 // verifyNumbered checks that r holds the numbered lines from 0 on, without a
 // hole, a double or a tear, and returns how many bytes they are.
 func verifyNumbered(t *testing.T, r io.Reader) (read int64) {
@@ -231,8 +243,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	var wrote [2]int64
+	var finished [2]func() int64
 	for i, s := range kept {
 		path := filepath.Join(dir, s.String())
 		assert.NilError(t, unix.Mkfifo(path, 0o600))
@@ -242,11 +253,7 @@ func TestKill(t *testing.T) {
 		defer f.Close()
 		_, err = SetPipeSize(f, DefaultPipeSize())
 		assert.NilError(t, err)
-		wg.Go(func() {
-			n, err := number(f, stop)
-			assert.Check(t, err)
-			wrote[i] = n
-		})
+		finished[i] = numbering(t, f, stop)
 	}
 	killRounds(t, rounds, "drain", dir)
 	close(stop)
@@ -258,7 +265,7 @@ func TestKill(t *testing.T) {
 		assert.NilError(t, err)
 		assert.NilError(t, l.Drain(s, f, FIFO))
 	}
-	wg.Wait()
+	wrote := [2]int64{finished[0](), finished[1]()}
 	assert.NilError(t, l.EndRun(t.Context()))
 
 	for i, s := range kept {
@@ -329,14 +336,8 @@ func TestKillConsole(t *testing.T) {
 	assert.NilError(t, err)
 	defer via.Close()
 
-	stop, done := make(chan struct{}), make(chan struct{})
-	var wrote int64
-	go func() {
-		defer close(done)
-		n, err := number(slave, stop)
-		assert.Check(t, err)
-		wrote = n
-	}()
+	stop := make(chan struct{})
+	finished := numbering(t, slave, stop)
 	killRounds(t, rounds, "through", dir, master)
 	close(stop)
 
@@ -344,7 +345,7 @@ func TestKillConsole(t *testing.T) {
 	last, err := openFIFO(filepath.Join(dir, "via"))
 	assert.NilError(t, err)
 	assert.NilError(t, l.DrainThrough(Stdout, dup(t, master), last))
-	<-done
+	wrote := finished()
 	assert.NilError(t, l.BeginRun())
 	assert.NilError(t, l.EndRun(t.Context()))
 	assert.Equal(t, verifyNumbered(t, &chunks{t: t, r: l.Reader(Position{}).Until(l.End()), s: Stdout}), wrote)
@@ -376,19 +377,13 @@ func TestKillConsolePlain(t *testing.T) {
 	}
 	dir := t.TempDir()
 	master, slave := rawPTY(t)
-	stop, done := make(chan struct{}), make(chan struct{})
-	var wrote int64
-	go func() {
-		defer close(done)
-		n, err := number(slave, stop)
-		assert.Check(t, err)
-		wrote = n
-	}()
+	stop := make(chan struct{})
+	finished := numbering(t, slave, stop)
 	killRounds(t, rounds, "console", dir, master)
 	close(stop)
 	l := open(t, filepath.Join(dir, "log"))
 	assert.NilError(t, l.Drain(Stdout, dup(t, master), Console))
-	<-done
+	wrote := finished()
 	assert.NilError(t, l.EndRun(t.Context()))
 	verifyIndex(t, l)
 	lost := wrote - l.state().ends[0]

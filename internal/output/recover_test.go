@@ -253,7 +253,7 @@ func FuzzIndex(f *testing.F) {
 			given += len(c.Data)
 		}
 		var damage *DamageError
-		assert.Assert(t, err == io.EOF || errors.As(err, &damage), "%v", err)
+		assert.Assert(t, errors.Is(err, io.EOF) || errors.As(err, &damage), "%v", err)
 		assert.Assert(t, given <= len(stdout)+len(stderr), "a byte was doubled")
 		for _, o := range []LinesOptions{
 			{Stdout: true, Stderr: true, Tail: -1},
@@ -266,7 +266,7 @@ func FuzzIndex(f *testing.F) {
 			if err == nil {
 				_, err = count(lines)
 			}
-			assert.Assert(t, err == io.EOF || errors.As(err, &damage), "%v", err)
+			assert.Assert(t, errors.Is(err, io.EOF) || errors.As(err, &damage), "%v", err)
 		}
 	})
 }

@@ -34,11 +34,11 @@ func (s *source) spliceToFile(fd int) (int, error) {
 		n, err := unix.Splice(fd, nil, st.fd, &st.off, spliceMax, spliceFlags)
 		switch {
 		case n > 0:
-			st.end += int64(n)
+			st.end += int64(n) //nolint:unconvert // an int where words have 32 bits
 			return int(n), s.l.commit(st, s.l.now, 0)
-		case err == nil || err == unix.EAGAIN: //nolint:errorlint // an errno
+		case err == nil || err == unix.EAGAIN:
 			return 0, errEmpty
-		case err == unix.EINTR: //nolint:errorlint // an errno
+		case err == unix.EINTR:
 		default:
 			return 0, s.writeFailed("splice", err)
 		}
@@ -82,8 +82,8 @@ func readSome(fd int, b []byte) (int, error) {
 		switch {
 		case n > 0:
 			return n, nil
-		case err == unix.EINTR: //nolint:errorlint // an errno
-		case err == nil || err == unix.EAGAIN || err == unix.EIO: //nolint:errorlint // errnos
+		case err == unix.EINTR:
+		case err == nil || err == unix.EAGAIN || err == unix.EIO:
 			return 0, errEmpty
 		default:
 			return 0, os.NewSyscallError("read", err)
@@ -100,7 +100,7 @@ func (s *source) putHeld() error {
 		case n > 0:
 			st.end += int64(n)
 			s.held = s.held[n:]
-		case err == unix.EINTR: //nolint:errorlint // an errno
+		case err == unix.EINTR:
 		case err == nil:
 			return s.writeFailed("pwrite", unix.EIO)
 		default:
@@ -137,8 +137,8 @@ func (s *source) spliceThrough(fd int) (int, error) {
 		switch {
 		case got > 0:
 			return s.spliceToFile(s.viaFD)
-		case err == unix.EINTR: //nolint:errorlint // an errno
-		case err == nil || err == unix.EAGAIN || err == unix.EIO: //nolint:errorlint // errnos
+		case err == unix.EINTR:
+		case err == nil || err == unix.EAGAIN || err == unix.EIO:
 			return 0, errEmpty
 		default:
 			return 0, os.NewSyscallError("splice", err)
