@@ -255,7 +255,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 	log := m.logger(c.id, "exit")
 	if err := m.putAway(ctx, c); err != nil {
 		log.Error("Cannot put everything of the container's run away", "error", err)
-	} else {
+	} else if !c.foreign {
 		c.note(func(r *Record, s *Status) {
 			r.Run = nil
 			s.Reason = homeReason(*r, m.o.Images.Driver())

@@ -45,7 +45,6 @@ type evidence struct {
 	network        error // what has become of its place in the network, if it is not as it was
 	exits          []exitNote
 
-	bootID        string // now
 	storageDriver string // now
 }
 
@@ -123,7 +122,7 @@ func reconcileAlive(e evidence) Verdict {
 	if slices.Contains(lost, fdConsole) {
 		reasons = append(reasons, "disconnected: systemd did not keep its console while lrd was stopped")
 	} else if len(lost) > 0 {
-		reasons = append(reasons, "disconnected: "+strings.Join(lost, " and ")+" were not kept while lrd was stopped")
+		reasons = append(reasons, "disconnected: while lrd was stopped, nobody kept its "+strings.Join(lost, " and "))
 	}
 	if e.network != nil {
 		reasons = append(reasons, e.network.Error())

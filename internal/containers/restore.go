@@ -83,7 +83,7 @@ func (m *Manager) gather(all []found, loaded map[string]units.State, descriptors
 	seen := map[string]bool{}
 	add := func(id string, e evidence) {
 		seen[id] = true
-		e.bootID, e.storageDriver = m.o.BootID, m.o.Images.Driver()
+		e.storageDriver = m.o.Images.Driver()
 		if u, ok := loaded[unitName(id)]; ok {
 			e.unit = &u
 		}
