@@ -53,7 +53,9 @@ test-integration-%: deps build
 	trap sweep EXIT; \
 	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS)
 
+# What only integration tests are built with is checked too.
 .PHONY: lint
+lint: export GOFLAGS := $(GOFLAGS),integration
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck
 	@unformatted=$$($(tool) gofumpt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):" $$unformatted; exit 1; fi
