@@ -68,6 +68,7 @@ type fakeUnit struct {
 	restart string
 	remain  bool
 	stdout  *os.File
+	pending syscall.Signal // sent while it was frozen
 }
 
 func newFakeUnits(t *testing.T, f *faults, execDir string, version int) *fakeUnits {
@@ -336,7 +337,10 @@ func (f *fakeUnits) Kill(_ context.Context, name string, _ units.Who, sig syscal
 	case one.state.MainPID == 0:
 		return fmt.Errorf("no process: %w", errdefs.ErrFailedPrecondition)
 	case sig == syscall.SIGKILL:
-	case f.ignore[name] || one.state.FreezerState == "frozen" || sig == syscall.SIGWINCH:
+	case f.ignore[name] || sig == syscall.SIGWINCH:
+		return nil
+	case one.state.FreezerState == "frozen":
+		one.pending = sig
 		return nil
 	}
 	f.endLocked(one, cldKilled, int32(sig))
@@ -358,6 +362,9 @@ func (f *fakeUnits) freezer(name, state string) error {
 	}
 	one.state.FreezerState = state
 	f.tell(one)
+	if one.pending != 0 && state == "running" {
+		f.endLocked(one, cldKilled, int32(one.pending))
+	}
 	return nil
 }
 

@@ -90,8 +90,9 @@ func TestStopOfAPausedContainer(t *testing.T) {
 	w := newWorld(t, 252)
 	id := w.started()
 	assert.NilError(t, w.m.Pause(t.Context(), id))
-	seconds := 1
-	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{Timeout: &seconds}))
+	forever := -1
+	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{Timeout: &forever}))
+	assert.Check(t, is.Equal(w.status(id).ExitCode, 143))
 	w.isPutAway(id)
 }
 
