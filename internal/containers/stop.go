@@ -77,22 +77,28 @@ func (m *Manager) stop(ctx context.Context, c *Container, o StopOptions, by stop
 	return m.killAndWait(ctx, c, stopped)
 }
 
-// killAndWait ends all processes of a container.
+// killAndWait ends all processes of a container: those of its PID namespace die
+// with its init, and systemd kills what else there is in the control group once
+// it has. Only if that does not help, the whole control group is killed at once:
+// systemd 257 does that bit by bit, and so hits its own ExecStopPost=, which
+// notes the exit and puts the runtime's state away.
 func (m *Manager) killAndWait(ctx context.Context, c *Container, stopped *waiter) error {
-	if err := m.o.Units.Kill(ctx, unitName(c.id), units.KillAll, syscall.SIGKILL); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
-		return err
+	for _, who := range []units.Who{units.KillMain, units.KillAll} {
+		if err := m.o.Units.Kill(ctx, unitName(c.id), who, syscall.SIGKILL); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+			return err
+		}
+		timer := time.NewTimer(killTimeout)
+		defer timer.Stop()
+		select {
+		case <-stopped.done:
+			return nil
+		case <-m.ctx.Done():
+			return refused(errdefs.ErrUnavailable, "lrd is being stopped; container %s has been killed", c.id)
+		case <-timer.C:
+		}
 	}
-	timer := time.NewTimer(killTimeout)
-	defer timer.Stop()
-	select {
-	case <-stopped.done:
-		return nil
-	case <-m.ctx.Done():
-		return refused(errdefs.ErrUnavailable, "lrd is being stopped; container %s has been killed", c.id)
-	case <-timer.C:
-		return refused(errdefs.ErrUnavailable,
-			"container %s did not end within %s of being killed; a process of it is probably in uninterruptible sleep (see systemctl status %s)", c.id, killTimeout, unitName(c.id))
-	}
+	return refused(errdefs.ErrUnavailable,
+		"container %s did not end within %s of being killed; a process of it is probably in uninterruptible sleep (see systemctl status %s)", c.id, 2*killTimeout, unitName(c.id))
 }
 
 // Kill sends a signal, SIGKILL if it is empty, to the container's init. After
