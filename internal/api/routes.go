@@ -115,6 +115,7 @@ var routes = []route{
 	// Plugins: there are none, and none can be added.
 	{get, "/plugins", query, (*Server).pluginList},
 	{get, "/plugins/privileges", query, missing(noPlugins)},
+	{get, "/plugins/{name...}/json", query, (*Server).pluginInspect},
 	{post, "/plugins/{rest...}", query, missing(noPlugins)},
 
 	// Swarm

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"runtime"
 	"strconv"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
@@ -71,6 +73,11 @@ func (s *Server) login(w http.ResponseWriter, r *request) error {
 
 func (s *Server) pluginList(w http.ResponseWriter, _ *request) error {
 	return answerJSON(w, http.StatusOK, []plugin.Plugin{})
+}
+
+// pluginInspect is the last place where `docker inspect NAME` looks for an object of that name.
+func (s *Server) pluginInspect(_ http.ResponseWriter, r *request) error {
+	return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("plugin %q not found", r.vars["name"]))
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *request) error {
