@@ -288,7 +288,8 @@ func (m *Manager) putAway(ctx context.Context, c *Container) error {
 	if c.foreign {
 		return errors.Join(errs...) // what else it stands on is not known
 	}
-	return errors.Join(append(errs, m.unmountRootfs(ctx, &r), removeAll(m.runDir(c.id)))...)
+	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
+	return errors.Join(append(errs, m.unmountRootfs(ctx, &r), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))...)
 }
 
 // unmountRootfs unmounts a container's root filesystem, if it is one that this
