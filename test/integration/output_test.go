@@ -38,7 +38,7 @@ var writers = []writer{
 	{
 		// Faster than anybody reads, in writes larger than what a pipe takes at once, then a pause, which bounds the volume.
 		name: "in-bursts", args: []string{"--interactive"},
-		script: `while [ -z "$stop" ]; do seq $((i + 1)) $((i + 50000)); i=$((i + 50000)); read -t 0.05 nothing; done`,
+		script: `while [ -z "$stop" ]; do seq $((i + 1)) $((i + 50000)); i=$((i + 50000)); read -t 0.2 nothing; done`,
 	},
 }
 
