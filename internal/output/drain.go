@@ -63,6 +63,7 @@ type source struct {
 	pump func(fd uintptr) bool // s.drainSome, bound once, as it would be allocated each time
 	err  error                 // why pump returned. run's own
 	bad  bool                  // the last write failed, and that was logged. run's own
+	row  trickle               // run's own
 
 	stop atomic.Bool
 	quit chan struct{} // closed with stop
@@ -133,6 +134,13 @@ func (l *Log) start(s Stream, d *source, pipe bool) (err error) {
 	}
 	if d.conn, err = d.file.SyscallConn(); err != nil {
 		return err
+	}
+	if pipe {
+		size, err := pipeSize(d.conn)
+		if err != nil {
+			return err
+		}
+		d.row.full = size / 2
 	}
 	d.stream = l.stream(s)
 	d.pump = d.drainSome
@@ -234,9 +242,12 @@ func (s *source) run() {
 // source is readable. It is the hot path and allocates nothing.
 func (s *source) drainSome(fd uintptr) bool {
 	for !s.stop.Load() {
-		_, err := s.step(int(fd))
+		n, err := s.step(int(fd))
 		switch err {
 		case nil:
+			if pause := s.row.pause(n, time.Now()); pause > 0 {
+				time.Sleep(pause)
+			}
 			if s.bad {
 				s.bad = false
 				s.l.log.Info("output is written again",

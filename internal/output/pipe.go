@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,4 +73,13 @@ func setPipeSize(fd uintptr, n int) (int, error) {
 			return now, os.NewSyscallError("fcntl", err)
 		}
 	}
+}
+
+// pipeSize is how many bytes a pipe holds.
+func pipeSize(conn syscall.RawConn) (size int, err error) {
+	var failed error
+	if err := conn.Control(func(fd uintptr) { size, failed = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) }); err != nil {
+		return 0, err
+	}
+	return size, os.NewSyscallError("fcntl", failed)
 }
