@@ -23,6 +23,7 @@ import (
 	"lrd/internal/images"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
+	"lrd/internal/output"
 )
 
 // Create makes a container and does not start it. Errors: ErrNotFound without
@@ -203,7 +204,7 @@ func (m *Manager) checkNetwork(c *container.Config, h *container.HostConfig, n *
 		return refused(errdefs.ErrNotImplemented,
 			"network %s: this version of lrd has no user-defined networks; use bridge (the default), host, none or container:NAME", mode)
 	case mode.IsContainer():
-		other, err := m.find(mode.ConnectedContainer())
+		other, err := m.findOther(mode.ConnectedContainer())
 		if err != nil {
 			return err
 		}
@@ -244,14 +245,18 @@ func checkLog(l container.LogConfig) error {
 	return nil
 }
 
-// pipeSize is how large a container's pipes are to be, in bytes; 0 leaves it to the kernel's limit.
+// pipeSize is how large a container's pipes are to be, in bytes. They hold what
+// the container writes while the daemon is away, so the default is the largest that the kernel gives.
 func pipeSize(r Record, cfg *config.Config) int {
 	if value, ok := r.HostConfig.LogConfig.Config[pipeSizeOpt]; ok {
-		if n, err := units.RAMInBytes(value); err == nil {
+		if n, err := units.RAMInBytes(value); err == nil && n > 0 {
 			return int(n)
 		}
 	}
-	return int(cfg.OutputPipeSize())
+	if n := int(cfg.OutputPipeSize()); n > 0 {
+		return n
+	}
+	return output.DefaultPipeSize()
 }
 
 // resolveRuntime finds the runtime that a name stands for.
