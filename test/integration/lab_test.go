@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,10 @@ func (l *lab) down() {
 		r := l.tryExec("journalctl", "--no-pager", "--output=short-precise", "--lines=120", "--unit=lrd", "--unit=lrd-*")
 		l.t.Logf("journal of %s (the last lines):\n%s", l.name, r.stdout)
 	}
-	// Through /proc, not by number: a lab that has never come up has no init.
+	if used := l.processorTime(); used > 0 {
+		l.t.Logf("%s: %s of processor time", l.name, used.Round(time.Second/10))
+	}
+	// A lab that has never come up has no init.
 	if init := l.run(l.command(context.Background(), "pid"), nil); init.code == 0 {
 		var pid int
 		if _, err := fmt.Sscan(init.stdout, &pid); err == nil && pid > 1 {
@@ -106,6 +110,22 @@ func (l *lab) down() {
 	if r := l.run(l.command(context.Background(), "down"), nil); r.code != 0 {
 		l.t.Errorf("lab down: %s", r)
 	}
+}
+
+// processorTime is what the lab's systemd and all processes below it that have
+// ended have used. Tests of both suites share the machine's processors.
+func (l *lab) processorTime() (sum time.Duration) {
+	stat, err := os.ReadFile(filepath.Join("/proc", l.init, "stat"))
+	if err != nil {
+		return 0
+	}
+	// The second field is a name in brackets. utime, stime, cutime and cstime are fields 14 to 17, in ticks of 10 ms (proc(5)).
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	for _, f := range fields[11:15] {
+		ticks, _ := strconv.Atoi(f)
+		sum += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	return sum
 }
 
 // command is the lab command with these arguments.
