@@ -70,7 +70,7 @@ func (m *Manager) mountsFrom(refs []string) ([]Mount, error) {
 		if mode != "" && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
 			return nil, refused(errdefs.ErrInvalidArgument, "invalid mode for volumes-from: %s", mode)
 		}
-		other, err := m.find(ref)
+		other, err := m.findOther(ref)
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +85,16 @@ func (m *Manager) mountsFrom(refs []string) ([]Mount, error) {
 		}
 	}
 	return all, nil
+}
+
+// findOther is find for a container that a create request refers to. That it is not there is a fault of the request:
+// a client that is told "not found" by a create goes and pulls the image.
+func (m *Manager) findOther(ref string) (*Container, error) {
+	c, err := m.find(ref)
+	if errdefs.IsNotFound(err) {
+		return nil, refused(errdefs.ErrInvalidArgument, "%v", err)
+	}
+	return c, err
 }
 
 // fillVolumes copies what the image has at a volume's place into an empty volume.
