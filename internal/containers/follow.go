@@ -57,7 +57,7 @@ func (c *Container) work() {
 			c.mu.Unlock()
 		}
 		c.unlock()
-		if err != nil {
+		if err != nil && c.m.ctx.Err() == nil {
 			c.m.logger(c.id, "follow").Warn("Cannot ask for the state of the container's unit; trying again", "error", err)
 			select {
 			case <-c.m.ctx.Done():
@@ -146,9 +146,9 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	if next == cur && len(told) == 0 {
 		return false
 	}
-	// A policy that always restarts and a unit that has ended: somebody has
-	// stopped it with systemctl, or the machine is going down.
-	behindOurBack := !stopping && !rebooted && next.State == container.StateExited && (policy.IsAlways() || policy.IsUnlessStopped()) && !m.o.SystemStopping()
+	// A policy that restarts after such an end, and a unit that has ended: somebody
+	// has stopped it with systemctl, or the machine is going down.
+	behindOurBack := !stopping && !rebooted && next.State == container.StateExited && policyRestarts(policy, next) && !m.o.SystemStopping()
 	c.note(func(_ *Record, s *Status) {
 		next.Reason, next.ManuallyStopped = s.Reason, s.ManuallyStopped || behindOurBack
 		*s = next
@@ -158,6 +158,15 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	}
 	m.tellPause(c, cur.State, next.State)
 	return next.State == container.StateExited
+}
+
+// policyRestarts says whether systemd, as it was told, starts the container
+// again after the end that s shows.
+func policyRestarts(p container.RestartPolicy, s Status) bool {
+	if p.IsOnFailure() {
+		return s.ExitCode != 0 && (p.MaximumRetryCount == 0 || s.RestartCount < p.MaximumRetryCount)
+	}
+	return p.IsAlways() || p.IsUnlessStopped()
 }
 
 // vanished is the state of a unit that is not loaded any more: what systemd said

@@ -28,6 +28,7 @@ func (m *Manager) Restore(ctx context.Context, endpoints []Endpoint) error {
 			verdicts[e.ContainerID] = err
 		}
 	}
+	m.reserveStrangers(ctx)
 	if err := m.apply(ctx); err != nil {
 		return err
 	}
