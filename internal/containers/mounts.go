@@ -131,8 +131,13 @@ func (m *Manager) resolveMounts(ctx context.Context, r *Record, _ string) ([]oci
 			}
 			mt.HostPath = path
 		case mt.Type == mount.TypeBind:
-			if err := checkBind(mt); err != nil {
+			dir, err := checkBind(mt)
+			if err != nil {
 				return nil, err
+			}
+			if !dir {
+				// Nothing is mounted below a file, and crun 1.8 cannot make one read-only all the way down.
+				mt.RecursiveReadOnly, mt.TopReadOnly = false, true
 			}
 		}
 		resolved = append(resolved, mt.Mount)
@@ -140,18 +145,18 @@ func (m *Manager) resolveMounts(ctx context.Context, r *Record, _ string) ([]oci
 	return resolved, nil
 }
 
-// checkBind sees to it that a bind's source is there.
-func checkBind(mt Mount) error {
-	_, err := os.Stat(mt.HostPath)
+// checkBind sees to it that a bind's source is there, and says whether it is a directory.
+func checkBind(mt Mount) (dir bool, err error) {
+	info, err := os.Stat(mt.HostPath)
 	switch {
 	case err == nil:
-		return nil
+		return info.IsDir(), nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("cannot mount %s: %w", mt.HostPath, err)
+		return false, fmt.Errorf("cannot mount %s: %w", mt.HostPath, err)
 	case !mt.CreateSource:
-		return refused(errdefs.ErrInvalidArgument, "invalid mount config for type %q: bind source path does not exist: %s", mt.Type, mt.HostPath)
+		return false, refused(errdefs.ErrInvalidArgument, "invalid mount config for type %q: bind source path does not exist: %s", mt.Type, mt.HostPath)
 	}
-	return os.MkdirAll(filepath.Clean(mt.HostPath), 0o755)
+	return true, os.MkdirAll(filepath.Clean(mt.HostPath), 0o755)
 }
 
 // removeVolumes removes the anonymous volumes that were made for a container
