@@ -37,6 +37,9 @@ func (t *trickle) pause(n int, now time.Time) time.Duration {
 	t.last, t.paused = now, false
 	if n >= most || gap > trickleGap {
 		t.small = 0
+		if n < trickleBytes {
+			t.small = 1 // perhaps the first of the next row
+		}
 		return 0
 	}
 	if t.small++; t.small < trickleRun {
