@@ -26,6 +26,10 @@ type Container struct {
 	// without: a container that takes its time to stop can be killed meanwhile.
 	op chan struct{}
 
+	// restarting holds one token while Restart is at work: the end of the run is
+	// then not the container's. It is taken before op.
+	restarting chan struct{}
+
 	// mu guards what follows. It is held for a few instructions and for the
 	// writing of the Record, never over a call to systemd.
 	mu     sync.Mutex
@@ -37,8 +41,6 @@ type Container struct {
 	runEnded chan struct{}
 	waiters  []*waiter
 	gone     bool // removed: nothing may be written any more
-	// restarting says that Restart is at work: the end of the run is not the container's.
-	restarting bool
 	// stopping says that the run is being ended by lrd: the restart policy does not hold for it.
 	stopping bool
 
@@ -57,9 +59,10 @@ type Container struct {
 func (m *Manager) newContainer(r Record) *Container {
 	c := &Container{
 		id: r.ID, created: r.Created, m: m,
-		op:     make(chan struct{}, 1),
-		record: r,
-		status: r.Status.live(),
+		op:         make(chan struct{}, 1),
+		restarting: make(chan struct{}, 1),
+		record:     r,
+		status:     r.Status.live(),
 	}
 	return c
 }

@@ -272,9 +272,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 	}
 	r, s := c.snapshot()
 	c.wake(container.WaitConditionNotRunning, s.ExitCode, nil)
-	c.mu.Lock()
-	keep := c.restarting
-	c.mu.Unlock()
+	keep := len(c.restarting) > 0
 	if c.foreign {
 		m.dropForeign(c)
 		return

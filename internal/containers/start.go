@@ -45,8 +45,12 @@ func (m *Manager) Start(ctx context.Context, ref string) error {
 
 // start is Start with c.op held.
 func (m *Manager) start(ctx context.Context, c *Container) error {
-	r, s := c.snapshot()
+	c.mu.Lock()
+	r, s, gone := c.record, c.status, c.gone
+	c.mu.Unlock()
 	switch {
+	case gone: // while we waited
+		return refused(errdefs.ErrNotFound, "No such container: %s", c.id)
 	case s.State == container.StatePaused:
 		return refused(errdefs.ErrConflict, "cannot start a paused container, try unpause instead")
 	case s.Running():

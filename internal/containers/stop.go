@@ -204,16 +204,15 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 	if err != nil {
 		return err
 	}
+	// One at a time: the second would stop what the first has just started. And a
+	// container that removes itself at its end does not do so now.
+	select {
+	case c.restarting <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.restarting }()
 	ctx = context.WithoutCancel(ctx)
-	// A container that removes itself at its end does not do so now.
-	c.mu.Lock()
-	c.restarting = true
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		c.restarting = false
-		c.mu.Unlock()
-	}()
 	if c.Status().Running() {
 		if err := m.stop(ctx, c, o, byPerson); err != nil {
 			return err
