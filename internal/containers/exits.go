@@ -35,7 +35,7 @@ type exitNote struct {
 }
 
 // readExits reads the list, oldest first. Lines that make no sense are left
-// out: one may be torn when the machine was.
+// out: one may be torn when the machine was. With an error come those before it.
 func readExits(path string) ([]exitNote, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,12 +46,13 @@ func readExits(path string) ([]exitNote, error) {
 	}
 	defer f.Close()
 	var notes []exitNote
-	for sc := bufio.NewScanner(f); sc.Scan(); {
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
 		if n, ok := parseExit(sc.Text()); ok {
 			notes = append(notes, n)
 		}
 	}
-	return notes, nil
+	return notes, sc.Err()
 }
 
 func parseExit(line string) (exitNote, bool) {

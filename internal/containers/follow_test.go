@@ -102,7 +102,7 @@ func TestBehindOurBack(t *testing.T) {
 		{"systemctl stop", "always", false, systemctlStop, true},
 		{"systemctl stop, unless-stopped", "unless-stopped", false, systemctlStop, true},
 		{"systemctl stop, no policy", "no", false, systemctlStop, false},
-		{"systemctl stop, on-failure", "on-failure", false, systemctlStop, false},
+		{"systemctl stop, on-failure", "on-failure", false, systemctlStop, true},
 		{"shutdown of the machine", "always", true, systemctlStop, false},
 		{"docker stop", "always", false, func(w *world, id string) {
 			assert.NilError(w.t, w.m.Stop(w.t.Context(), id, StopOptions{}))
@@ -147,6 +147,7 @@ func TestStartLimit(t *testing.T) {
 	w.units.mu.Unlock()
 	answered(t, over, 5)
 	assert.Check(t, is.Equal(w.status(id).RestartCount, 2))
+	assert.Check(t, !w.status(id).ManuallyStopped)
 	w.isPutAway(id)
 	w.heardOf(id, onCreate, onStart, onDie, onStart, onDie, onStart, onDie)
 }
