@@ -224,6 +224,8 @@ func TestStartError(t *testing.T) {
 		{"executable file `nope` not found in $PATH: No such file or directory", "nope", 127, `exec: "nope": executable file not found in $PATH`},
 		{"exec /nope: No such file or directory", "/nope", 127, `exec: "/nope": no such file or directory`},
 		{"open executable: Permission denied", "/etc/passwd", 126, `exec: "/etc/passwd": permission denied`},
+		{"the path `/etc/passwd` exists but it is not executable: Operation not permitted", "/etc/passwd", 126, `exec: "/etc/passwd": permission denied`},
+		{"the path `/etc` is not a regular file: Operation not permitted", "/etc", 126, `exec: "/etc": permission denied`},
 		{"exec format error", "/x", 126, `permission denied`},
 		{"mount `proc`: Operation not permitted", "/x", 128, "failed to create the container: mount `proc`"},
 	} {

@@ -355,7 +355,8 @@ func startError(said, command string) *StartError {
 			what = "no such file or directory"
 		}
 		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: %s", command, what)
-	case strings.Contains(low, strings.ToLower(unix.EACCES.Error())) || strings.Contains(low, "open executable") || strings.Contains(low, "is a directory") || strings.Contains(low, "exec format error"):
+	case strings.Contains(low, strings.ToLower(unix.EACCES.Error())) || strings.Contains(low, "open executable") || strings.Contains(low, "is a directory") ||
+		strings.Contains(low, "is not executable") || strings.Contains(low, "is not a regular file") || strings.Contains(low, "exec format error"): // the first two of this line are of newer versions of crun
 		e.ExitCode = 126
 		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: permission denied (%s)", command, said)
 	}
