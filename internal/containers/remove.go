@@ -54,13 +54,13 @@ func (m *Manager) forceStop(ctx context.Context, c *Container) error {
 	if err := m.markStopping(c, byPerson); err != nil {
 		return err
 	}
+	if err := m.thaw(ctx, c, c.Status()); err != nil {
+		return err
+	}
 	if err := m.signal(ctx, c, syscall.SIGKILL); err != nil {
 		return err
 	}
 	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(syscall.SIGKILL))})
-	if err := m.o.Units.Thaw(ctx, unitName(c.id)); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
-		m.logger(c.id, "remove").Debug("Cannot thaw the container's unit", "error", err)
-	}
 	return m.killAndWait(ctx, c, stopped)
 }
 

@@ -52,13 +52,11 @@ func (m *Manager) stop(ctx context.Context, c *Container, o StopOptions, by stop
 	if err := m.markStopping(c, by); err != nil {
 		return err
 	}
-	if err := m.signal(ctx, c, sig); err != nil {
+	if err := m.thaw(ctx, c, s); err != nil {
 		return err
 	}
-	if s.State == container.StatePaused {
-		if err := m.o.Units.Thaw(ctx, unitName(c.id)); err != nil {
-			return err
-		}
+	if err := m.signal(ctx, c, sig); err != nil {
+		return err
 	}
 	var grace <-chan time.Time
 	if t := stopTimeout(r, o, m.o.Config()); t >= 0 {
@@ -130,19 +128,34 @@ func (m *Manager) Kill(ctx context.Context, ref, signal string) error {
 		}
 	}
 	stopped := c.await(container.WaitConditionNotRunning)
+	if sig == syscall.SIGKILL || sig == stop {
+		if err := m.thaw(ctx, c, s); err != nil {
+			return err
+		}
+	}
 	if err := m.signal(ctx, c, sig); err != nil {
 		return err
 	}
 	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(sig))})
-	if s.State == container.StatePaused && (sig == syscall.SIGKILL || sig == stop) {
-		if err := m.o.Units.Thaw(ctx, unitName(c.id)); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-	}
 	if sig == syscall.SIGKILL {
 		return m.killAndWait(ctx, c, stopped)
 	}
 	return nil
+}
+
+// thaw lets a paused container go on, so that it can end. That comes before the
+// signal that ends it: systemd 257 would start the unit's ExecStopPost= in the
+// frozen control group and wait for it, as PID 1, for ever (it forks into the
+// control group as with vfork(2)).
+func (m *Manager) thaw(ctx context.Context, c *Container, s Status) error {
+	if s.State != container.StatePaused {
+		return nil
+	}
+	err := m.o.Units.Thaw(ctx, unitName(c.id))
+	if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
+		return nil // it has ended
+	}
+	return err
 }
 
 // signal sends a signal to the container's init, or, between two runs, keeps

@@ -5,8 +5,66 @@ package integration
 import (
 	"fmt"
 	"strings"
+	"testing"
 	"time"
+
+	"gotest.tools/v3/assert"
 )
+
+// TestNothingLeft makes containers of every kind, ends them in every way, and
+// looks at what is left: in the lab, and open in lrd itself.
+func TestNothingLeft(t *testing.T) {
+	t.Parallel()
+	l := boot(t)
+	l.exec("mkdir", truth)
+	round := func() {
+		l.docker("run", "--rm", "busybox", "true")
+		l.docker("run", "--detach", "--name", "published", "--publish", "8080:80", "--publish", "5353:53/udp", "busybox", "sleep", "10000")
+		l.docker("run", "--detach", "--name", "sharing", "--network", "container:published", "busybox", "sleep", "10000")
+		l.docker("run", "--detach", "--name", "console", "--interactive", "--tty", "--network", "host", "busybox", "sh")
+		l.docker("run", "--detach", "--name", "mounts", "--interactive", "--restart", "always",
+			"--volume", "/data", "--volume", truth+":/truth", "--tmpfs", "/scratch", "--read-only", "busybox", "sleep", "10000")
+		l.docker("run", "--detach", "--name", "ended", "--publish", "81", "busybox", "false")
+		l.docker("create", "--name", "made", "busybox")
+		assert.Equal(t, l.tryDocker("run", "--name", "impossible", "--publish", "82:82", "busybox", "/no/such/command").code, 127)
+		l.docker("wait", "ended")
+		l.docker("restart", "--time", "0", "sharing")
+		l.docker("pause", "console")
+		l.restart()
+		l.docker("stop", "--time", "0", "mounts")
+		l.docker("start", "mounts")
+		l.docker("rm", "--force", "--volumes", "sharing", "published", "console", "mounts", "ended", "made", "impossible")
+		l.assertClean()
+	}
+	round() // what is made once and stays: the bridge, its rules
+	// Without the times at which clocks and counters were read.
+	system := func() string {
+		return l.exec("bash", "-c", `
+			ip -brief link | cut -d' ' -f1
+			nft list ruleset
+			findmnt --noheadings --output TARGET --raw | sort
+			systemctl list-units --all --plain --no-legend --no-pager 'lrd*' | awk '{ print $1, $3 }'
+			find /var/lib/lrd/volumes /run/lrd -mindepth 1 | sort`)
+	}
+	before := system()
+	round()
+	assert.Equal(t, system(), before)
+
+	open := func() string {
+		return l.exec("bash", "-c", "ls /proc/$(systemctl show --property=MainPID --value lrd.service)/fd | wc -l")
+	}
+	use := func() {
+		l.docker("run", "--rm", "--interactive", "--publish", "8080:80", "busybox", "true")
+		l.docker("run", "--rm", "--volume", "/data", "busybox", "true")
+		l.assertClean()
+	}
+	use()
+	first := open()
+	for range 5 {
+		use()
+	}
+	l.eventually(20*time.Second, "lrd has as many descriptors open as before, which was "+first, func() bool { return open() == first })
+}
 
 // assertClean waits until nothing of a container is left in the lab. It is for
 // when all containers have been removed. What is put away in the background may
