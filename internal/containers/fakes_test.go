@@ -2,7 +2,6 @@ package containers
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -18,98 +17,33 @@ import (
 	"gotest.tools/v3/assert"
 
 	"lrd/internal/config"
-	"lrd/internal/fdstore"
 	"lrd/internal/images"
 	"lrd/internal/networks"
 	"lrd/internal/volumes"
 )
 
-// fakeStore is systemd's descriptor store: it has descriptors of its own, and
-// several of one name if nobody takes care.
-type fakeStore struct {
-	*faults
+// faults makes steps fail: each fake asks it, by name, before it does anything.
+type faults struct {
 	mu    sync.Mutex
-	files map[string][]*os.File
+	armed map[string]error
+	trace []string // the steps that were taken, in order
 }
 
-func (s *fakeStore) PutAll(_ context.Context, items []fdstore.Item) error {
-	if err := s.hit("Descriptors.PutAll"); err != nil {
-		return err
+// arm makes a step fail from now on; nil lets it work again.
+func (f *faults) arm(step string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.armed == nil {
+		f.armed = map[string]error{}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, item := range items {
-		f, err := duplicate(item.File)
-		if err != nil {
-			return err
-		}
-		s.files[item.Name] = append(s.files[item.Name], f)
-	}
-	return nil
+	f.armed[step] = err
 }
 
-func (s *fakeStore) Remove(_ context.Context, names ...string) error {
-	if err := s.hit("Descriptors.Remove"); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range names {
-		for _, f := range s.files[name] {
-			_ = f.Close()
-		}
-		delete(s.files, name)
-	}
-	return nil
-}
-
-func (s *fakeStore) Replace(ctx context.Context, name string, file *os.File) error {
-	return errors.Join(s.Remove(ctx, name), s.PutAll(ctx, []fdstore.Item{{Name: name, File: file}}))
-}
-
-func (s *fakeStore) names() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.files))
-}
-
-// handBack is what systemd gives to the next daemon: duplicates, as over an exec.
-func (s *fakeStore) handBack(t *testing.T) *handedBack {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := &handedBack{files: map[string][]*os.File{}}
-	for name, files := range s.files {
-		for _, f := range files {
-			again, err := duplicate(f)
-			assert.NilError(t, err)
-			h.files[name] = append(h.files[name], again)
-		}
-	}
-	t.Cleanup(func() {
-		for _, files := range h.files {
-			for _, f := range files {
-				_ = f.Close()
-			}
-		}
-	})
-	return h
-}
-
-// handedBack is a Stored.
-type handedBack struct{ files map[string][]*os.File }
-
-func (h *handedBack) Names() []string { return slices.Sorted(maps.Keys(h.files)) }
-
-func (h *handedBack) Take(name string) *os.File {
-	files := h.files[name]
-	if len(files) == 0 {
-		return nil
-	}
-	if h.files[name] = files[1:]; len(files) == 1 {
-		delete(h.files, name)
-	}
-	return files[0]
+func (f *faults) hit(step string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trace = append(f.trace, step)
+	return f.armed[step]
 }
 
 // fakeImages has one image, and root filesystems that are empty directories.

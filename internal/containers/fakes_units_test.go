@@ -21,30 +21,6 @@ import (
 	"lrd/internal/units"
 )
 
-// faults makes steps fail: each fake asks it, by name, before it does anything.
-type faults struct {
-	mu    sync.Mutex
-	armed map[string]error
-	trace []string // the steps that were taken, in order
-}
-
-// arm makes a step fail from now on; nil lets it work again.
-func (f *faults) arm(step string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.armed == nil {
-		f.armed = map[string]error{}
-	}
-	f.armed[step] = err
-}
-
-func (f *faults) hit(step string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.trace = append(f.trace, step)
-	return f.armed[step]
-}
-
 // fakeUnits is a systemd as far as a Manager sees it. A unit is a state and the
 // container's process in it: its standard streams are really opened.
 type fakeUnits struct {
