@@ -121,9 +121,7 @@ func TestExitsWhileAway(t *testing.T) {
 			away.come(l)
 			for _, m := range mortals {
 				t.Run(m.name, func(t *testing.T) {
-					here := *l
-					here.t = t
-					m.check(&here, ids[m.name], ends[m.name], begin)
+					m.check(l.in(t), ids[m.name], ends[m.name], begin)
 				})
 			}
 			for _, m := range mortals {
