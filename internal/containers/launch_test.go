@@ -214,6 +214,33 @@ func TestStartNeedsTheContainerWhoseNetworkItShares(t *testing.T) {
 	assert.Check(t, is.DeepEqual(w.networks.names(), []string{owner}))
 }
 
+// A container that runs without its output being collected says so: it stops when its pipes are full.
+func TestStartWithoutOutput(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.create()
+	release := make(chan struct{})
+	w.units.stuck[unitName(id)] = release
+	started := make(chan error, 1)
+	go func() { started <- w.m.Start(t.Context(), id) }()
+	c := w.container(id)
+	eventually(t, "the unit is being started", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.Contains(w.trace, "Units.Start")
+	})
+	c.mu.Lock()
+	assert.NilError(t, c.out.Close())
+	c.mu.Unlock()
+	close(release)
+	assert.NilError(t, <-started)
+	assert.Check(t, is.Equal(w.status(id).State, container.StateRunning))
+	assert.Check(t, is.Contains(w.status(id).Reason, "its output is not collected"))
+	w.restart(nil)
+	assert.Check(t, is.Equal(w.status(id).Reason, ""))
+	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
+	w.isPutAway(id)
+}
+
 // The sentences are crun's, as it writes them into its log.
 func TestStartError(t *testing.T) {
 	for _, tc := range []struct {

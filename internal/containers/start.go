@@ -160,6 +160,7 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 	log := m.logger(c.id, "start")
 	if err := m.connect(c, e); err != nil {
 		log.Error("Cannot read the container's output", "error", err)
+		c.note(func(_ *Record, s *Status) { s.Reason = "its output is not collected: " + err.Error() })
 	}
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
