@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -245,11 +246,21 @@ func (m *Manager) takeBackOne(ctx context.Context, id string) (_ ends, err error
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	f, err := listenConsole(path)
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
+	defer os.Remove(path)
+	listener, err := net.FileListener(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	l, ok := listener.(*net.UnixListener)
+	if !ok {
+		return nil, fmt.Errorf("cannot listen for what was kept: the socket is a %T", listener)
+	}
 	context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 
 	reloaded := make(chan error, 1)
@@ -318,7 +329,7 @@ func receiveNamed(conn *net.UnixConn) (ends, error) {
 		}
 		e[name] = os.NewFile(uintptr(fd), name)
 	}
-	if len(fds) == 0 || len(fds) != len(strings.Fields(string(data[:n]))) || flags&unix.MSG_CTRUNC != 0 {
+	if len(fds) == 0 || len(fds) > len(slots) || len(fds) != len(strings.Fields(string(data[:n]))) || flags&unix.MSG_CTRUNC != 0 {
 		e.close()
 		return nil, errors.New("cannot understand what was handed back")
 	}
@@ -334,17 +345,24 @@ func HandBack(socket string, names []string) error {
 	if len(names) == 0 || len(names) > len(slots) {
 		return fmt.Errorf("cannot hand %d descriptors back: a holder has 1 to %d", len(names), len(slots))
 	}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	fds := []int{0, 1, 2}
+	return handBack(socket, names, fds[:len(names)])
+}
+
+func handBack(socket string, names []string, fds []int) error {
+	// By way of its directory's descriptor, as in listenConsole.
+	dir, err := os.OpenFile(filepath.Dir(socket), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)), Net: "unix"})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(handBackTimeout)); err != nil {
 		return err
-	}
-	fds := make([]int, len(names))
-	for i := range fds {
-		fds[i] = i
 	}
 	if _, _, err := conn.WriteMsgUnix([]byte(strings.Join(names, " ")), unix.UnixRights(fds...), nil); err != nil {
 		return err

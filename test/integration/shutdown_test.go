@@ -97,6 +97,7 @@ func TestShutdownCrash(t *testing.T) {
 	l.said("none", "ready")
 	l.docker("pause", "paused")
 	pid := l.inspect("always").State.Pid
+	l.stayCrashed()
 	l.crash()
 	assert.Equal(t, len(l.units()), 3, "a crash takes nothing with it")
 	l.restart()
@@ -110,8 +111,8 @@ func TestShutdownCrash(t *testing.T) {
 func TestShutdownSwitched(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
-	l.docker("run", "--detach", "--name", "c", "--stop-timeout", "1", "busybox", "sleep", "1000")
-	pid := l.inspect("c").State.Pid
+	l.docker("run", "--detach", "--name", "one", "--stop-timeout", "1", "busybox", "sleep", "1000")
+	pid := l.inspect("one").State.Pid
 	for _, on := range []bool{true, false, true, false} {
 		if on {
 			l.config("live-restore = true\n")
@@ -123,13 +124,13 @@ func TestShutdownSwitched(t *testing.T) {
 		l.stop()
 		assert.Equal(t, len(l.units()) > 0, on, "%v", l.units())
 		l.start()
-		assert.Equal(t, l.inspect("c").State.Running, on)
+		assert.Equal(t, l.inspect("one").State.Running, on)
 		if on {
-			assert.Equal(t, l.inspect("c").State.Pid, pid)
+			assert.Equal(t, l.inspect("one").State.Pid, pid)
 			continue
 		}
-		l.docker("start", "c")
-		pid = l.inspect("c").State.Pid
+		l.docker("start", "one")
+		pid = l.inspect("one").State.Pid
 	}
 }
 
