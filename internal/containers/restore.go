@@ -66,7 +66,8 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 	}
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
 	m.release(holders)
-	return m.dropUnknown(ctx, stored, descriptors)
+	m.dropUnknown(ctx, stored, descriptors)
+	return nil
 }
 
 // restoring is one container on its way back.
@@ -341,7 +342,7 @@ func groupStored(stored Stored) map[string]ends {
 }
 
 // dropUnknown removes from the store what belongs to no container any more.
-func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[string]ends) error {
+func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[string]ends) {
 	var names []string
 	for id, e := range left {
 		for what := range e {
@@ -350,16 +351,20 @@ func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[strin
 		e.close()
 	}
 	for _, name := range stored.Names() {
-		if id, _, _ := strings.Cut(name, "."); isID(id) {
-			names = append(names, name) // a second one of the same name
+		// A second one of a name that a container has goes with the first, at the
+		// end of the run: the store can remove only both.
+		if id, _, _ := strings.Cut(name, "."); isID(id) && m.get(id) == nil {
+			names = append(names, name)
 		}
 	}
 	if len(names) == 0 {
-		return nil
+		return
 	}
 	slices.Sort(names)
 	m.o.Log.Warn("Removing descriptors from systemd's store that belong to no container", "descriptors", names)
-	return m.o.Descriptors.Remove(ctx, names...)
+	if err := m.o.Descriptors.Remove(ctx, names...); err != nil {
+		m.o.Log.Error("Cannot remove descriptors from systemd's store; it is tried again at the next start", "error", err)
+	}
 }
 
 // restoreNetwork gives running containers their places in the network back, and

@@ -14,6 +14,7 @@ import (
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
+	"lrd/internal/fdstore"
 	"lrd/internal/networks"
 	"lrd/internal/units"
 )
@@ -248,6 +249,20 @@ func TestRestoreRemovesHalfAContainer(t *testing.T) {
 	w.isGone(id)
 }
 
+// The store has two descriptors of one name, and can remove only both.
+func TestRestoreWithADescriptorTwice(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.started(withTTY)
+	kept := w.store.names()
+	w.restart(func() {
+		name := fdName(id, fdConsole)
+		assert.NilError(t, w.store.PutAll(t.Context(), []fdstore.Item{{Name: name, File: w.store.files[name][0]}}))
+	})
+	assert.Check(t, is.DeepEqual(w.store.names(), kept))
+	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
+	w.isPutAway(id)
+}
+
 func TestRestoreDropsDescriptorsOfNobody(t *testing.T) {
 	w := newWorld(t, 252)
 	id := w.started()
@@ -256,6 +271,19 @@ func TestRestoreDropsDescriptorsOfNobody(t *testing.T) {
 		assert.NilError(t, os.RemoveAll(w.m.dataDir(id)))
 	})
 	assert.Check(t, is.Len(w.store.names(), 0))
+}
+
+// A store that does not let go of something keeps no daemon from starting.
+func TestRestoreWithAStoreThatFails(t *testing.T) {
+	w := newWorld(t, 252)
+	id, other := w.started(), w.started()
+	w.restart(func() {
+		w.units.vanish(id)
+		assert.NilError(t, os.RemoveAll(w.m.dataDir(id)))
+		w.arm("Descriptors.Remove", errFault)
+	})
+	w.arm("Descriptors.Remove", nil)
+	assert.Check(t, is.Equal(w.status(other).State, container.StateRunning))
 }
 
 func TestRestoreOpensPipesAgain(t *testing.T) {
