@@ -74,6 +74,20 @@ func TestAutostart(t *testing.T) {
 	assert.Check(t, is.Len(running(), 0))
 }
 
+// What stands on another one's network is started after that, however long it takes.
+func TestAutostartOrder(t *testing.T) {
+	w := newWorld(t, 252)
+	owner := w.started(withName("owner"), withPolicy("always", 0))
+	guest := w.started(withNetworkOf("owner"), withPolicy("always", 0))
+	w.reboot()
+	release := make(chan struct{})
+	w.units.stuck[unitName(owner)] = release
+	time.AfterFunc(50*time.Millisecond, func() { close(release) })
+	w.m.Autostart(t.Context())
+	assert.Check(t, w.status(owner).Running())
+	assert.Check(t, w.status(guest).Running(), w.status(guest).Error)
+}
+
 // What stands on another one's network ends before that.
 func TestShutdownOrder(t *testing.T) {
 	w := newWorld(t, 252)
