@@ -215,15 +215,31 @@ func (m *Manager) checkNetwork(c *container.Config, h *container.HostConfig, n *
 		}
 	}
 	if n != nil {
-		for name := range n.EndpointsConfig {
+		for name, endpoint := range n.EndpointsConfig {
 			if name != network.NetworkBridge && name != network.NetworkDefault && name != network.NetworkHost && name != network.NetworkNone && name != string(mode) {
 				return refused(errdefs.ErrNotImplemented,
 					"network %s: this version of lrd has no user-defined networks; use bridge (the default), host, none or container:NAME", name)
+			}
+			if err := checkEndpoint(name, endpoint); err != nil {
+				return err
 			}
 		}
 	}
 	_, err := networks.ParsePortBindings(h.PortBindings, c.ExposedPorts, h.PublishAllPorts)
 	return err
+}
+
+// checkEndpoint refuses what lrd cannot give a container in a network, rather than to give it something else.
+func checkEndpoint(name string, e *network.EndpointSettings) error {
+	switch {
+	case e == nil:
+	case e.IPAMConfig != nil && (e.IPAMConfig.IPv4Address.IsValid() || e.IPAMConfig.IPv6Address.IsValid()):
+		return refused(errdefs.ErrInvalidArgument,
+			"invalid config for network %s: invalid endpoint settings: user-specified IP address is supported on user-defined networks only", name)
+	case len(e.MacAddress) > 0:
+		return refused(errdefs.ErrNotImplemented, "network %s: this version of lrd chooses the MAC address of a container itself", name)
+	}
+	return nil
 }
 
 // pipeSizeOpt is the log option that sets the size of a container's output pipes.

@@ -62,7 +62,12 @@ func TestCLINetwork(t *testing.T) {
 		l.refused(125, []string{"nobody"}, "run", "--rm", "--network", "container:nobody", "busybox", "true")
 		l.docker("create", "--name", "never", "busybox")
 		l.refused(125, []string{"cannot join network of a non running container"}, "run", "--rm", "--network", "container:never", "busybox", "true")
+		l.refused(125, []string{"MAC address"}, "run", "--rm", "--mac-address", "02:42:ac:11:00:99", "busybox", "true")
 		assert.Equal(t, l.docker("network", "ls", "--format", "{{.Name}}"), "bridge\nhost\nnone")
+	})
+
+	l.newest("address", func(t *testing.T, l *lab) { // the old client does not even send it
+		l.refused(125, []string{"user-specified IP address is supported on user-defined networks only"}, "run", "--rm", "--ip", "10.87.0.77", "busybox", "true")
 	})
 
 	l.newest("published ports", func(t *testing.T, l *lab) {
