@@ -21,6 +21,8 @@ const (
 
 	// runtimeLog is where the runtime writes why it failed.
 	runtimeLog = "runtime.log"
+	// pidFile is where the runtime writes the process ID of the container's init.
+	pidFile = "pid"
 )
 
 // bundle is what a bundle and its scripts are made of.
@@ -86,7 +88,7 @@ func (b bundle) create() string {
 	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
 	fmt.Fprintf(&s, ": >%s\n", quote(b.path(runtimeLog)))
 	args := append(b.logging(),
-		"create", "--bundle", b.path("bundle"), "--pid-file", b.path("pid"))
+		"create", "--bundle", b.path("bundle"), "--pid-file", b.path(pidFile))
 	switch {
 	case b.tty:
 		args = append(args, "--console-socket", b.path(fdListener))

@@ -269,19 +269,22 @@ func withSeccomp(h *container.HostConfig, profile string) (*container.HostConfig
 // startUnit starts the unit. When that fails, the error is what the runtime had to say.
 func (m *Manager) startUnit(ctx context.Context, c *Container, b bundle, props []units.Property) error {
 	name := unitName(c.id)
-	err := m.o.Units.Start(ctx, name, props)
+	err := m.startOnce(ctx, name, b, props)
 	if errdefs.IsAlreadyExists(err) {
 		// The unit of an earlier run that has not been put away.
 		if err := errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)); err != nil {
 			return fmt.Errorf("cannot put the unit of the earlier run away: %w", err)
 		}
-		err = m.o.Units.Start(ctx, name, props)
+		err = m.startOnce(ctx, name, b, props)
 	}
 	if err == nil {
 		return nil
 	}
 	var job *units.JobError
 	isJob := errors.As(err, &job)
+	if notes, _ := readExits(b.path(exitsFile)); isJob && job.Lost() && len(notes) > 0 {
+		return nil // it ran, and is gone: its list of exits tells the rest
+	}
 	said := runtimeError(b.path(runtimeLog))
 	if u, stateErr := m.o.Units.State(ctx, name); isJob && stateErr == nil && ended(u) && said == "" {
 		// The container ran, and was over before systemd had looked: that is an
@@ -295,6 +298,26 @@ func (m *Manager) startUnit(ctx context.Context, c *Container, b bundle, props [
 		return startError(said, commandOf(c))
 	}
 	return fmt.Errorf("cannot start the unit: %w", err)
+}
+
+// startOnce starts the unit, again if systemd executed itself anew at the very
+// moment and so never heard of it: the unit is not there, and the runtime has
+// not made the container's process.
+func (m *Manager) startOnce(ctx context.Context, name string, b bundle, props []units.Property) error {
+	for {
+		if err := os.Remove(b.path(pidFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		err := m.o.Units.Start(ctx, name, props)
+		var job *units.JobError
+		if !errors.As(err, &job) || !job.Lost() {
+			return err
+		}
+		if _, statErr := os.Stat(b.path(pidFile)); !errors.Is(statErr, fs.ErrNotExist) {
+			return err
+		}
+		m.o.Log.Info("Starting the unit again, as systemd has not heard of it", "unit", name, "error", err)
+	}
 }
 
 // commandOf is the command that the container is to run.

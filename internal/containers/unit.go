@@ -30,7 +30,7 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 		units.String("Description", fmt.Sprintf("%s (%s)", r.Name, r.Config.Image)),
 		units.String("Slice", Slice),
 		units.String("Type", "forking"),
-		units.String("PIDFile", b.path("pid")),
+		units.String("PIDFile", b.path(pidFile)),
 		units.Bool("Delegate", true),
 		units.Exec("ExecStart", false, "/bin/sh", b.path(createScript)),
 		units.Exec("ExecStartPost", false, append(b.logging(), "start", r.ID)...),

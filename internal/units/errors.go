@@ -26,6 +26,10 @@ type JobError struct {
 	Result string
 }
 
+// Lost says that nobody knows what became of the job: PID 1 may have carried it
+// out, with the unit gone since, or never have heard of it.
+func (e *JobError) Lost() bool { return e.Result == "lost" }
+
 func (e *JobError) Error() string {
 	switch e.Result {
 	case "failed":
