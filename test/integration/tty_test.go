@@ -188,3 +188,26 @@ func (l *lab) systemd() (version int) {
 	assert.NilError(l.t, err)
 	return version
 }
+
+// TestConsoleOfNextRun is a container that ends while lrd is stopped and that
+// systemd starts again: the console of the new run waits for lrd.
+func TestConsoleOfNextRun(t *testing.T) {
+	t.Parallel()
+	l := boot(t)
+	l.exec("mkdir", truth)
+	l.docker("run", "-dit", "--name", "again", "--restart", "always", "--volume", truth+":/truth", "busybox", "sh", "-c",
+		"echo begin >>/truth/begun; echo run $(wc -l </truth/begun); [ -e /truth/second ] || { until [ -e /truth/go ]; do usleep 10000; done; : >/truth/second; echo last words; exit 3; }; exec sh")
+	l.said("again", "run 1")
+	l.stop()
+	l.writeFile(truth+"/go", "")
+	l.eventually(30*time.Second, "it runs a second time", func() bool { return l.readFile(truth+"/begun") == "begin\nbegin\n" })
+	l.start()
+	l.said("again", "run 2")
+	assert.Check(t, is.Contains(l.docker("logs", "again"), "last words"))
+	assert.Equal(t, l.inspect("again").RestartCount, 1)
+	assert.Equal(t, l.inspect("again").State.Error, "")
+	l.attach("again").shell("true")
+	l.noHolders()
+	l.docker("rm", "--force", "again")
+	l.assertClean()
+}
