@@ -114,6 +114,7 @@ func TestReboot(t *testing.T) {
 	stopped := w.started(withPolicy("unless-stopped", 0))
 	assert.NilError(t, w.m.Stop(t.Context(), stopped, StopOptions{}))
 	w.reboot()
+	eventually(t, "both are put away", func() bool { return w.record(plain).Run == nil && w.record(unless).Run == nil })
 	for _, id := range []string{plain, unless} {
 		w.isPutAway(id)
 		s := w.status(id)
