@@ -79,13 +79,13 @@ func (l *Log) wakeLocked() {
 // own channel with room for one token. A return without news is possible.
 func (l *Log) wait(ctx context.Context, wake chan struct{}, seen int64) error {
 	l.mu.Lock()
+	if l.count > seen { // also if the Log is closed: a retired one is read to its end
+		l.mu.Unlock()
+		return nil
+	}
 	if l.closed {
 		l.mu.Unlock()
 		return ErrClosed
-	}
-	if l.count > seen {
-		l.mu.Unlock()
-		return nil
 	}
 	l.waiters = append(l.waiters, wake)
 	l.mu.Unlock()

@@ -147,15 +147,10 @@ func (l *Log) closeFiles() {
 // store) holds the sources too: what is not in the files is still in them.
 // Readers get ErrClosed. A second Close does nothing.
 func (l *Log) Close() error {
-	err := l.stopDrains(true)
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
+	first, err := l.end()
+	if !first {
 		return err
 	}
-	l.closed = true
-	l.wakeLocked()
-	l.mu.Unlock()
 	// Nobody is in the middle of a marker either when the files go.
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
@@ -163,7 +158,30 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Remove deletes the store in dir. The Log must be closed. That dir does not
+// Retire is for a Log whose container is being removed: it is Close, but for
+// those who are still reading. They get all that there is, also once Remove has
+// deleted the files, and then ErrClosed. The descriptors go with the last of
+// them: nothing else has the Log then, and a file that nobody has is closed.
+func (l *Log) Retire() error {
+	_, err := l.end()
+	return err
+}
+
+// end stops the drains, and lets readers that have read all know that nothing
+// more comes; first says that it is the first to do so.
+func (l *Log) end() (first bool, err error) {
+	err = l.stopDrains(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false, err
+	}
+	l.closed = true
+	l.wakeLocked()
+	return true, err
+}
+
+// Remove deletes the store in dir. The Log must be closed or retired. That dir does not
 // exist is no error.
 func Remove(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {

@@ -155,3 +155,38 @@ func TestReaderWaits(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, string(c.Data), "x")
 }
+
+// TestRetire reads on from a Log that is removed meanwhile.
+func TestRetire(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	assert.NilError(t, l.BeginRun())
+	w := drained(t, l, Stdout)
+	write(t, w, "one\n")
+	write(t, w, "two\n")
+	behind, atEnd := l.Reader(Position{}), l.Reader(Position{})
+	assert.NilError(t, l.EndRun(t.Context()))
+	following := l.Reader(l.End())
+
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := following.Next(t.Context())
+		waiting <- err
+	}()
+	_, err := atEnd.Next(t.Context())
+	assert.NilError(t, err)
+	assert.NilError(t, l.Retire())
+	assert.NilError(t, Remove(dir))
+
+	assert.ErrorIs(t, <-waiting, ErrClosed)
+	var got strings.Builder
+	for {
+		c, err := behind.Next(t.Context())
+		if err != nil {
+			assert.ErrorIs(t, err, io.EOF) // the end of the run, as if nothing had been removed
+			break
+		}
+		got.Write(c.Data)
+	}
+	assert.Equal(t, got.String(), "one\ntwo\n")
+}

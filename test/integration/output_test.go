@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -146,4 +148,23 @@ func TestOutputRaw(t *testing.T) {
 		assert.Assert(t, stdout.String() == want, "standard output, %d of %d bytes, %v", stdout.Len(), size, options)
 		assert.Assert(t, stderr.String() == want, "standard error, %d of %d bytes, %v", stderr.Len(), size, options)
 	}
+}
+
+// TestOutputOfRemoved is for a client that reads more slowly than the container
+// writes: with --rm, the container is gone long before.
+func TestOutputOfRemoved(t *testing.T) {
+	t.Parallel()
+	l := boot(t)
+	const lines = 1_000_000
+	cmd := l.dockerCmd("run", "--rm", "--name", "gone", "--network", "none", "busybox", "seq", strconv.Itoa(lines))
+	out, err := cmd.StdoutPipe()
+	assert.NilError(t, err)
+	assert.NilError(t, cmd.Start())
+	first := make([]byte, 1)
+	_, err = io.ReadFull(out, first)
+	assert.NilError(t, err)
+	l.eventually(30*time.Second, "the container is removed", func() bool { return l.tryDocker("inspect", "gone").code != 0 })
+	assert.Equal(t, checkCount(t, io.MultiReader(bytes.NewReader(first), out)), lines)
+	assert.NilError(t, cmd.Wait())
+	l.assertClean()
 }
