@@ -12,7 +12,9 @@ import (
 // TestLab is the shortest way through everything: if it fails, so does all else.
 func TestLab(t *testing.T) {
 	t.Parallel()
-	l := boot(t)
+	l := boot(t, withoutImage())
+	assert.Equal(t, l.docker("images", "--quiet"), "")
+	l.load(busybox())
 	assert.Equal(t, l.docker("run", "--rm", "busybox", "echo", "hello"), "hello")
 	assert.Equal(t, l.old().docker("run", "--rm", "busybox", "echo", "hello"), "hello")
 	assert.Equal(t, l.tryDocker("run", "--rm", "busybox", "sh", "-c", "exit 7").code, 7)

@@ -38,9 +38,10 @@ var writers = []writer{
 		script: `while [ -z "$stop" ]; do i=$((i + 1)); echo $i; echo $i >&2; read -t 0.001 nothing; done`,
 	},
 	{
-		// Faster than anybody reads, in writes larger than what a pipe takes at once, then a pause, which bounds the volume.
+		// Faster than anybody reads, in writes larger than what a pipe takes at once, then a pause. On a slow machine, where
+		// the test takes longer, the bursts end, which bounds the volume.
 		name: "in-bursts", args: []string{"--interactive"},
-		script: `while [ -z "$stop" ]; do seq $((i + 1)) $((i + 50000)); i=$((i + 50000)); read -t 0.2 nothing; done`,
+		script: `n=50000; while [ -z "$stop" ]; do seq $((i + 1)) $((i + n)); i=$((i + n)); [ $i -lt 6000000 ] || n=10; read -t 0.2 nothing; done`,
 	},
 }
 
