@@ -54,11 +54,20 @@ type ContainerStreams interface {
 	Resize(ctx context.Context, ref string, height, width uint16) error
 }
 
+// Execs are commands that are executed in running containers. id is the whole ID of one.
+type Execs interface {
+	ExecCreate(ctx context.Context, ref string, req container.ExecCreateRequest) (id string, err error)
+	ExecStart(ctx context.Context, id string, o containers.ExecStartOptions) (*containers.Attachment, error)
+	ExecInspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, id string, height, width uint16) error
+}
+
 // Containers is containers.Manager.
 type Containers interface {
 	ContainerChanges
 	ContainerViews
 	ContainerStreams
+	Execs
 }
 
 // Progress is told how a long operation goes on; its messages are sent to the client as they come.

@@ -184,21 +184,29 @@ func (s *Server) containerRemove(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) containerResize(w http.ResponseWriter, r *request) error {
-	q := r.query()
-	height, width := q.number("h"), q.number("w")
-	for name, n := range map[string]*int{"h": height, "w": width} {
+	height, width, err := windowSize(r.query())
+	if err != nil {
+		return err
+	}
+	if err := s.Containers.Resize(r.Context(), r.vars["ref"], height, width); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// windowSize reads the size of a terminal, in characters.
+func windowSize(q *params) (height, width uint16, err error) {
+	h, w := q.number("h"), q.number("w")
+	for name, n := range map[string]*int{"h": h, "w": w} {
 		if q.err == nil && (n == nil || *n < 0 || *n > 65535) {
 			q.fail("invalid value for %s: %q is not a number from 0 to 65535", name, q.text(name))
 		}
 	}
 	if q.err != nil {
-		return q.err
+		return 0, 0, q.err
 	}
-	if err := s.Containers.Resize(r.Context(), r.vars["ref"], uint16(*height), uint16(*width)); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return uint16(*h), uint16(*w), nil
 }
 
 func (s *Server) containerWait(w http.ResponseWriter, r *request) error {

@@ -68,10 +68,10 @@ var routes = []route{
 	{post, "/containers/prune", query, missing("lrd does not prune containers yet: use docker rm")},
 
 	// Exec
-	{post, "/containers/{ref}/exec", query, missing(noExec)},
-	{post, "/exec/{id}/start", query, missing(noExec)},
-	{post, "/exec/{id}/resize", query, missing(noExec)},
-	{get, "/exec/{id}/json", query, missing(noExec)},
+	{post, "/containers/{ref}/exec", change, (*Server).execCreate},
+	{post, "/exec/{id}/start", stream, (*Server).execStart},
+	{post, "/exec/{id}/resize", query, (*Server).execResize},
+	{get, "/exec/{id}/json", query, (*Server).execInspect},
 
 	// Images
 	{get, "/images/json", query, (*Server).imageList},
@@ -149,7 +149,6 @@ var routes = []route{
 // Sentences of more than one row.
 const (
 	noCopy     = "lrd does not copy files into or out of containers yet: use a bind mount or a volume"
-	noExec     = "lrd does not run further commands in a container yet"
 	noSave     = "lrd does not save images yet: use skopeo copy"
 	noBuild    = "lrd does not build images: build them elsewhere, as with buildah or podman build, and load them with docker load"
 	noNetworks = "lrd has no user-defined networks yet: use the networks bridge, host and none, or --network container:NAME"

@@ -49,7 +49,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 		a.Output = reader
 	}
 	if o.Stdin && o.Stream && r.Config.OpenStdin {
-		a.Stdin = &input{ctx: ctx, c: c}
+		a.Stdin = &input{ctx: ctx, to: c, leaving: m.ctx.Done()}
 	}
 	return a, nil
 }
@@ -124,12 +124,23 @@ func setWindowSize(console *os.File, height, width uint16) error {
 	return errors.Join(err, setErr)
 }
 
-// input writes to a container's standard input. Each has a descriptor of its
+// inputOwner is who has a standard input: a container, or a command executed in one.
+type inputOwner interface {
+	// ended is closed at the end of the run that the input is for.
+	ended() <-chan struct{}
+	// openInput waits for the run's begin, and returns a descriptor of the caller's own.
+	openInput(ctx context.Context, ended <-chan struct{}) (*os.File, error)
+	// closeStdin lets the process read end of file.
+	closeStdin(ctx context.Context) error
+}
+
+// input writes to a standard input. Each has a descriptor of its
 // own, opened at the first write: a client may attach before the container is
 // started, and its deadline must not be that of others.
 type input struct {
-	ctx context.Context
-	c   *Container
+	ctx     context.Context
+	to      inputOwner
+	leaving <-chan struct{} // closed when the daemon leaves
 
 	once sync.Once
 	f    *os.File
@@ -157,25 +168,24 @@ func (in *input) Close() error {
 	if in.f != nil {
 		_ = in.f.Close()
 	}
-	return in.c.closeStdin(in.ctx)
+	return in.to.closeStdin(in.ctx)
 }
 
 // open waits for the container's start, then opens its input.
 func (in *input) open() (*os.File, error) {
-	ended := in.c.ended()
-	f, err := in.c.openInput(in.ctx, ended)
+	ended := in.to.ended()
+	f, err := in.to.openInput(in.ctx, ended)
 	if err != nil {
 		return nil, err
 	}
 	// Ends with whichever comes first; both come in the end.
 	interrupt := func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) }
 	context.AfterFunc(in.ctx, interrupt)
-	stop := in.c.m.ctx.Done()
 	go func() {
 		select {
 		case <-ended:
 			interrupt()
-		case <-stop:
+		case <-in.leaving:
 			interrupt()
 		case <-in.ctx.Done():
 		}

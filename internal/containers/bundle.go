@@ -76,32 +76,17 @@ func (b bundle) write() error {
 	return nil
 }
 
-// create opens the standard streams by path, not by descriptors passed through
-// systemd: before version 254 those are gone after the first Restart=.
-//
-// Output is opened for reading and writing, so that the container is a reader
-// of its own pipe and a write never fails with EPIPE, whoever dies. Input is
-// opened for reading only, as its end must reach the container when the client
-// closes it; the writer on descriptor 9 keeps that open from blocking.
+// create makes the container, with its standard streams.
 func (b bundle) create() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
 	fmt.Fprintf(&s, ": >%s\n", quote(b.path(runtimeLog)))
 	args := append(b.logging(),
 		"create", "--bundle", b.path("bundle"), "--pid-file", b.path(pidFile))
-	switch {
-	case b.tty:
+	if b.tty {
 		args = append(args, "--console-socket", b.path(fdListener))
-		s.WriteString("exec </dev/null\n")
-	case b.stdin:
-		in := quote(b.path(fdStdin))
-		fmt.Fprintf(&s, "exec 9<>%s <%s 9>&-\n", in, in)
-	default:
-		s.WriteString("exec </dev/null\n")
 	}
-	if !b.tty {
-		fmt.Fprintf(&s, "exec 1<>%s 2<>%s\n", quote(b.path(fdStdout)), quote(b.path(fdStderr)))
-	}
+	s.WriteString(openStreams(b.path, b.tty, b.stdin))
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
 	return s.String()
 }
@@ -120,10 +105,36 @@ func (b bundle) exited() string {
 		s.WriteString("[ -n \"$at\" ] && at=$(date -d \"$at\" +%s.%N 2>/dev/null) || ")
 	}
 	s.WriteString("at=$(date +%s.%N)\n")
-	fmt.Fprintf(&s, "printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$at\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
-		quote(b.path(exitsFile)))
+	s.WriteString(noteExit(b.path(exitsFile)))
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
 	return s.String()
+}
+
+// openStreams is the part of a script that opens standard streams by path, not
+// by descriptors passed through systemd: before version 254 those are gone after
+// the first Restart=.
+//
+// Output is opened for reading and writing, so that the container is a reader
+// of its own pipe and a write never fails with EPIPE, whoever dies. Input is
+// opened for reading only, as its end must reach the container when the client
+// closes it; the writer on descriptor 9 keeps that open from blocking.
+func openStreams(path func(string) string, tty, stdin bool) string {
+	if tty {
+		return "exec </dev/null\n"
+	}
+	in := "exec </dev/null\n"
+	if stdin {
+		fifo := quote(path(fdStdin))
+		in = fmt.Sprintf("exec 9<>%s <%s 9>&-\n", fifo, fifo)
+	}
+	return in + fmt.Sprintf("exec 1<>%s 2<>%s\n", quote(path(fdStdout)), quote(path(fdStderr)))
+}
+
+// noteExit is the part of a script in ExecStopPost= that adds to a
+// list of exits; $at is when it was, $oom how many processes the OOM killer has killed.
+func noteExit(list string) string {
+	return fmt.Sprintf("printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$at\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
+		quote(list))
 }
 
 // quote makes s one word for sh.

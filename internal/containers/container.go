@@ -3,7 +3,9 @@ package containers
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,6 +154,28 @@ func (c *Container) outputLocked() (*output.Log, error) {
 		c.out = out
 	}
 	return c.out, nil
+}
+
+// A Container is a streamer.
+
+func (c *Container) streamID() string                     { return c.id }
+func (c *Container) pipe(what string) string              { return c.m.pipePath(c.id, what) }
+func (c *Container) logger(operation string) *slog.Logger { return c.m.logger(c.id, operation) }
+
+func (c *Container) streams(change func(*stdio)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.std)
+}
+
+func (c *Container) consoleStored() {
+	c.note(func(r *Record, _ *Status) {
+		if r.Run != nil && !slices.Contains(r.Run.Descriptors, fdConsole) {
+			run := *r.Run
+			run.Descriptors = append(slices.Clone(run.Descriptors), fdConsole)
+			r.Run = &run
+		}
+	})
 }
 
 // leave closes what the daemon has open of a container that goes on without it.

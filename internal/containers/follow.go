@@ -288,7 +288,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 func (m *Manager) putAway(ctx context.Context, c *Container) error {
 	r, _ := c.snapshot()
 	name := unitName(c.id)
-	errs := []error{m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
+	errs := []error{m.endExecs(ctx, c), m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
 	if r.Run != nil && r.Run.Endpoint != nil {
 		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
 	}

@@ -58,6 +58,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container
 		Mounts:          mountPoints(r),
 		Config:          &config,
 		NetworkSettings: networkSettings(r),
+		ExecIDs:         m.execIDs(c),
 	}
 	if size {
 		rw, root, err := m.rootfsSize(ctx, c.id)

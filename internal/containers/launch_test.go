@@ -256,7 +256,7 @@ func TestStartError(t *testing.T) {
 		{"exec format error", "/x", 126, `permission denied`},
 		{"mount `proc`: Operation not permitted", "/x", 128, "failed to create the container: mount `proc`"},
 	} {
-		err := startError(tc.said, tc.command)
+		err := startError("create the container", tc.said, tc.command)
 		assert.Check(t, is.Equal(startExitCode(fmt.Errorf("wrapped: %w", err)), tc.code))
 		assert.Check(t, is.ErrorContains(err, tc.want))
 		assert.Check(t, is.Equal(errdefs.IsInvalidArgument(err), tc.code != 128))

@@ -103,6 +103,7 @@ type Manager struct {
 	mu    sync.RWMutex
 	byID  map[string]*Container
 	names map[string]string // name → ID; also of containers that are being made
+	execs map[string]*Exec
 
 	// workers are the goroutines that follow the units, one at most for each container. They end when their queue is empty.
 	workers sync.WaitGroup
@@ -121,6 +122,7 @@ func New(o Options) *Manager {
 		records: records{filepath.Join(o.DataRoot, "containers")},
 		byID:    map[string]*Container{},
 		names:   map[string]string{},
+		execs:   map[string]*Exec{},
 		ctx:     ctx,
 		cancel:  cancel,
 	}
@@ -130,17 +132,28 @@ func New(o Options) *Manager {
 // closed or ctx is done. changes must have been subscribed to before Restore
 // was called, so that nothing falls between.
 func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
+	forget := time.NewTicker(time.Minute)
+	defer forget.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case now := <-forget.C:
+			m.workers.Go(func() { m.forgetExecs(now) })
 		case change, ok := <-changes:
 			if !ok {
 				return
 			}
-			if id, ok := unitID(change.State.Name); ok && !change.Resync {
+			if change.Resync {
+				continue
+			}
+			if id, ok := unitID(change.State.Name); ok {
 				if c := m.get(id); c != nil {
 					c.enqueue(change)
+				}
+			} else if id, ok := execOf(change.State.Name); ok {
+				if e, err := m.findExec(id); err == nil {
+					m.execChanged(e)
 				}
 			}
 		}
@@ -157,6 +170,11 @@ func (m *Manager) Close() error {
 	for _, c := range m.all() {
 		if err := c.leave(); err != nil && first == nil {
 			first = fmt.Errorf("cannot close the output of container %s: %w", c.id, err)
+		}
+	}
+	for _, e := range m.execsIn(nil) {
+		if err := e.leave(); err != nil && first == nil {
+			first = fmt.Errorf("cannot close the output of exec %s: %w", e.id, err)
 		}
 	}
 	return first

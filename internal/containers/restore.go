@@ -53,6 +53,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 	for _, k := range cases {
 		m.index(k.c)
 	}
+	m.restoreExecs(ctx, loaded, descriptors)
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
 	for _, k := range cases {

@@ -102,7 +102,7 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	if err != nil {
 		return err
 	}
-	e, err := m.makeEnds(c.id, b.tty, b.stdin, pipeSize(r, cfg))
+	e, err := makeEnds(c.pipe, b.tty, b.stdin, pipeSize(r, cfg))
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
-	if err := c.awaitConsole(ctx); err != nil {
+	if err := awaitConsole(ctx, c); err != nil {
 		log.Error("The container runs without a console", "error", err)
 	}
 	u, err := m.o.Units.State(ctx, unitName(c.id))
@@ -295,7 +295,7 @@ func (m *Manager) startUnit(ctx context.Context, c *Container, b bundle, props [
 		m.logger(c.id, "start").Warn("Cannot put the failed unit away", "error", stopErr)
 	}
 	if isJob && said != "" {
-		return startError(said, commandOf(c))
+		return startError("create the container", said, commandOf(c))
 	}
 	return fmt.Errorf("cannot start the unit: %w", err)
 }
@@ -363,14 +363,16 @@ func (e *StartError) Is(target error) bool {
 	return target == errdefs.ErrInvalidArgument && e.ExitCode != 128
 }
 
-// startError makes sense of what the runtime said. It has nothing but text to
+// startError makes sense of what the runtime said while doing something. It has nothing but text to
 // go by: a runtime has one exit status for everything. The words that decide
 // are those of the C library's error messages; the `docker` client looks for
 // the same ones to choose its own exit code.
-func startError(said, command string) *StartError {
+func startError(doing, said, command string) *StartError {
 	low := strings.ToLower(said)
-	e := &StartError{ExitCode: 128, sentence: "failed to create the container: " + said}
+	e := &StartError{ExitCode: 128, sentence: "failed to " + doing + ": " + said}
 	switch {
+	case strings.HasPrefix(low, "chdir ") && strings.Contains(low, strings.ToLower(unix.ENOENT.Error())):
+		e.ExitCode = 127 // the working directory; Docker's is this too
 	case strings.Contains(low, "executable file") && strings.Contains(low, "not found"),
 		strings.Contains(low, "exec") && strings.Contains(low, strings.ToLower(unix.ENOENT.Error())):
 		e.ExitCode = 127
@@ -378,11 +380,11 @@ func startError(said, command string) *StartError {
 		if strings.ContainsRune(command, filepath.Separator) {
 			what = "no such file or directory"
 		}
-		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: %s", command, what)
+		e.sentence = fmt.Sprintf("failed to %s: exec: %q: %s", doing, command, what)
 	case strings.Contains(low, strings.ToLower(unix.EACCES.Error())) || strings.Contains(low, "open executable") || strings.Contains(low, "is a directory") ||
 		strings.Contains(low, "is not executable") || strings.Contains(low, "is not a regular file") || strings.Contains(low, "exec format error"): // the first two of this line are of newer versions of crun
 		e.ExitCode = 126
-		e.sentence = fmt.Sprintf("failed to create the container: exec: %q: permission denied (%s)", command, said)
+		e.sentence = fmt.Sprintf("failed to %s: exec: %q: permission denied (%s)", doing, command, said)
 	}
 	return e
 }

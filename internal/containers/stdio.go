@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -51,6 +51,21 @@ type stdio struct {
 	consoles *consoleListener // nil without a TTY
 }
 
+// streamer is who has standard streams: a container, or a command executed in one.
+type streamer interface {
+	// streamID is what the names of the descriptors in systemd's store begin with, 64 hexadecimal digits.
+	streamID() string
+	// pipe is the path of a FIFO or of the console's socket.
+	pipe(what string) string
+	// output is the store of what is written, opened when it is needed for the first time.
+	output() (*output.Log, error)
+	// streams calls change with the lock held that guards the stdio.
+	streams(change func(*stdio))
+	// consoleStored takes note on disk that systemd's store has a console.
+	consoleStored()
+	logger(operation string) *slog.Logger
+}
+
 func (s *stdio) close() error {
 	var errs []error
 	if s.consoles != nil {
@@ -91,9 +106,9 @@ func (e ends) items(id string) []fdstore.Item {
 	return items
 }
 
-// makeEnds makes the FIFOs, or the console's listener, of a container's next
-// run in its runtime directory. What an earlier run may have left is removed.
-func (m *Manager) makeEnds(id string, tty, stdin bool, pipeSize int) (_ ends, err error) {
+// makeEnds makes the FIFOs, or the console's listener, of a next run at the
+// paths that pipe says. What an earlier run may have left is removed.
+func makeEnds(pipe func(what string) string, tty, stdin bool, pipeSize int) (_ ends, err error) {
 	e := ends{}
 	defer func() {
 		if err != nil {
@@ -101,7 +116,7 @@ func (m *Manager) makeEnds(id string, tty, stdin bool, pipeSize int) (_ ends, er
 		}
 	}()
 	for _, what := range fdNames(tty, stdin) {
-		path := m.pipePath(id, what)
+		path := pipe(what)
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -253,7 +268,7 @@ func duplicate(f *os.File) (*os.File, error) {
 
 // connect makes a run's descriptors work: drains carry its output into the
 // store, input and console are at hand. It takes over what is in e.
-func (m *Manager) connect(c *Container, e ends) (err error) {
+func (m *Manager) connect(c streamer, e ends) (err error) {
 	defer e.close()
 	out, err := c.output()
 	if err != nil {
@@ -266,9 +281,7 @@ func (m *Manager) connect(c *Container, e ends) (err error) {
 			}
 		}
 	}
-	c.mu.Lock()
-	c.std.stdin = e.take(fdStdin)
-	c.mu.Unlock()
+	c.streams(func(std *stdio) { std.stdin = e.take(fdStdin) })
 	// A console that was there before comes first; one in the listener's queue is of a later run.
 	if f := e.take(fdConsole); f != nil {
 		if err := m.drainConsole(c, f, e.take(fdVia)); err != nil {
@@ -280,27 +293,19 @@ func (m *Manager) connect(c *Container, e ends) (err error) {
 		if err != nil {
 			return err
 		}
-		c.mu.Lock()
-		c.std.consoles = consoles
-		c.mu.Unlock()
+		c.streams(func(std *stdio) { std.consoles = consoles })
 	}
 	return nil
 }
 
 // takeConsole takes in the console of a new run. It is stored before anything
 // else: the container's user process has not been started yet.
-func (m *Manager) takeConsole(c *Container, master *os.File) {
-	log := m.logger(c.id, "console")
-	if err := m.o.Descriptors.Replace(m.ctx, fdName(c.id, fdConsole), master); err != nil {
+func (m *Manager) takeConsole(c streamer, master *os.File) {
+	log := c.logger("console")
+	if err := m.o.Descriptors.Replace(m.ctx, fdName(c.streamID(), fdConsole), master); err != nil {
 		log.Error("Cannot keep the console over a restart of lrd", "error", err)
 	}
-	c.note(func(r *Record, _ *Status) {
-		if r.Run != nil && !slices.Contains(r.Run.Descriptors, fdConsole) {
-			run := *r.Run
-			run.Descriptors = append(slices.Clone(run.Descriptors), fdConsole)
-			r.Run = &run
-		}
-	})
+	c.consoleStored()
 	if err := m.drainConsole(c, master, nil); err != nil {
 		log.Error("Cannot read the container's console", "error", err)
 	}
@@ -308,14 +313,14 @@ func (m *Manager) takeConsole(c *Container, master *os.File) {
 
 // drainConsole makes master the container's console and begins to read it, by
 // way of the pipe via, which is opened if it is nil. It takes both over.
-func (m *Manager) drainConsole(c *Container, master, via *os.File) (err error) {
+func (m *Manager) drainConsole(c streamer, master, via *os.File) (err error) {
 	defer func() {
 		if err != nil && via != nil {
 			_ = via.Close()
 		}
 	}()
 	if via == nil {
-		if via, err = openFIFO(m.pipePath(c.id, fdVia), 0); err != nil {
+		if via, err = openFIFO(c.pipe(fdVia), 0); err != nil {
 			return errors.Join(err, master.Close())
 		}
 	}
@@ -323,10 +328,8 @@ func (m *Manager) drainConsole(c *Container, master, via *os.File) (err error) {
 	if err != nil {
 		return errors.Join(err, master.Close())
 	}
-	c.mu.Lock()
-	old := c.std.console
-	c.std.console = master
-	c.mu.Unlock()
+	var old *os.File
+	c.streams(func(std *stdio) { old, std.console = std.console, master })
 	out, err := c.output()
 	if err != nil {
 		return errors.Join(err, reading.Close())
@@ -334,7 +337,7 @@ func (m *Manager) drainConsole(c *Container, master, via *os.File) (err error) {
 	if old != nil {
 		// The console of the run before has hung up and gives no more.
 		if err := errors.Join(old.Close(), out.StopDrains()); err != nil {
-			m.logger(c.id, "console").Warn("Cannot close the console of the run before", "error", err)
+			c.logger("console").Warn("Cannot close the console of the run before", "error", err)
 		}
 	}
 	pipe := via
@@ -344,10 +347,9 @@ func (m *Manager) drainConsole(c *Container, master, via *os.File) (err error) {
 
 // awaitConsole waits until the runtime's console has arrived, which it sends
 // before it reports success.
-func (c *Container) awaitConsole(ctx context.Context) error {
-	c.mu.Lock()
-	consoles := c.std.consoles
-	c.mu.Unlock()
+func awaitConsole(ctx context.Context, c streamer) error {
+	var consoles *consoleListener
+	c.streams(func(std *stdio) { consoles = std.consoles })
 	if consoles == nil {
 		return nil
 	}
@@ -372,9 +374,14 @@ func (m *Manager) disconnect(ctx context.Context, c *Container) error {
 	if out != nil {
 		errs = append(errs, out.StopDrains())
 	}
-	names := make([]string, 0, 4)
+	return errors.Join(append(errs, m.o.Descriptors.Remove(ctx, storedNames(c.id)...))...)
+}
+
+// storedNames are all names that descriptors of a run may have in systemd's store.
+func storedNames(id string) []string {
+	var names []string
 	for _, what := range []string{fdStdin, fdStdout, fdStderr, fdConsole, fdListener, fdVia} {
-		names = append(names, fdName(c.id, what))
+		names = append(names, fdName(id, what))
 	}
-	return errors.Join(append(errs, m.o.Descriptors.Remove(ctx, names...))...)
+	return names
 }

@@ -110,11 +110,11 @@ func (c *Conn) awaitGone() {
 // client needs.
 const lingerTime = 5 * time.Second
 
-// finish says goodbye without losing what is on its way: closing a unix socket that holds unread input would
+// Finish says goodbye without losing what is on its way: closing a unix socket that holds unread input would
 // make the client's read fail with ECONNRESET before it has read everything. So the writing side is closed
 // first, and input thrown away until the client closes, lingerTime has passed or ctx is done. The caller
 // closes the connection.
-func (c *Conn) finish(ctx context.Context) {
+func (c *Conn) Finish(ctx context.Context) {
 	if c.CloseWrite() != nil {
 		return
 	}

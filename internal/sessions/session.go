@@ -122,7 +122,7 @@ func (r *run) stopPumps(pumps *sync.WaitGroup) {
 func (r *run) hangUp(ctx context.Context) {
 	if r.why != EndGone {
 		_ = r.conn.SetDeadline(time.Time{})
-		r.conn.finish(ctx)
+		r.conn.Finish(ctx)
 	}
 	r.conn.Close()
 }

@@ -1,0 +1,291 @@
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+
+	"lrd/internal/fdstore"
+	"lrd/internal/output"
+	"lrd/internal/units"
+)
+
+// execChanged is told that systemd has said something of an exec's unit. It
+// never waits; there is at most one worker for each exec.
+func (m *Manager) execChanged(e *Exec) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.again = true; e.looking {
+		return
+	}
+	e.looking = true
+	m.workers.Go(func() {
+		for e.more() {
+			m.lookExec(e)
+		}
+	})
+}
+
+// more says whether there is a reason to look; if not, the worker is gone.
+func (e *Exec) more() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.looking, e.again = e.again, false
+	return e.looking
+}
+
+// lookExec asks systemd how an exec is, and puts it away if it is over. Several
+// may do so at a time.
+func (m *Manager) lookExec(e *Exec) {
+	for m.ctx.Err() == nil && e.snapshot().Phase == execRunning {
+		u, err := m.o.Units.State(m.ctx, execUnit(e.id))
+		switch {
+		case err == nil && !settled(u), err == nil && u.ActiveState == "active" && !ended(u):
+			return
+		case err == nil || errdefs.IsNotFound(err):
+			code, at := e.howItEnded(u)
+			m.endExec(e, code, at)
+			return
+		}
+		e.logger("follow").Warn("Cannot ask for the state of an exec's unit; trying again", "error", err)
+		select {
+		case <-m.ctx.Done():
+		case <-time.After(askPause):
+		}
+	}
+}
+
+// howItEnded is the exit code and the time of the end: as systemd has it, or, of
+// a unit that is gone, its list of exits.
+func (e *Exec) howItEnded(u units.State) (code int, at time.Time) {
+	if ended(u) {
+		return exitCode(u), u.ExecMainExit
+	}
+	notes, err := readExits(e.pipe(exitsFile))
+	if err != nil {
+		e.logger("exit").Warn("Cannot read how the command ended", "error", err)
+	}
+	if len(notes) > 0 {
+		last := notes[len(notes)-1]
+		return last.code, last.at
+	}
+	return lostExitCode, time.Now()
+}
+
+// endExec takes note of the end of a command, tells of it, and puts away what it stood on.
+func (m *Manager) endExec(e *Exec, code int, at time.Time) {
+	first := false
+	e.note(func(r *execRecord) {
+		if first = r.Phase == execRunning; first {
+			r.Phase, r.ExitCode, r.EndedAt = execEnded, code, at
+		}
+	})
+	if !first {
+		return
+	}
+	log := e.logger("exit")
+	e.mu.Lock()
+	out := e.out
+	e.mu.Unlock()
+	if out != nil {
+		if err := out.EndRun(m.ctx); err != nil && !errors.Is(err, output.ErrClosed) && m.ctx.Err() == nil {
+			log.Error("Cannot take over the last output of an exec", "error", err)
+		}
+	}
+	m.publishExec(e, events.ActionExecDie, at, map[string]string{"exitCode": strconv.Itoa(code)})
+	close(e.done)
+	if m.ctx.Err() != nil {
+		return // the next daemon goes on here
+	}
+	if err := m.putExecAway(m.ctx, e); err != nil {
+		log.Error("Cannot put everything of an exec away", "error", err)
+	}
+}
+
+// putExecAway releases what a command stood on. That it ran is known for some time yet.
+func (m *Manager) putExecAway(ctx context.Context, e *Exec) error {
+	errs := []error{m.disconnectExec(ctx, e), m.putExecUnitAway(ctx, e)}
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
+	if !session { // else the client's going does it
+		errs = append(errs, e.dropOutput())
+	}
+	return errors.Join(errs...)
+}
+
+// execEndTimeout is how long commands have to end by themselves after their
+// container has: the kernel has killed them, and the runtimes tell of it.
+const execEndTimeout = 2 * time.Second
+
+// endExecs waits until the commands in a container whose run is over have
+// ended, and ends those that have not: they shared the host's processes. Those
+// that were never started are forgotten. The caller holds the container's op.
+func (m *Manager) endExecs(ctx context.Context, c *Container) error {
+	var errs []error
+	deadline := time.After(execEndTimeout)
+	for _, e := range m.execsIn(c) {
+		switch e.snapshot().Phase {
+		case execCreated:
+			m.forgetExec(e)
+			continue
+		case execEnded, execStarting: // the runtime finds no container to start it in
+			continue
+		}
+		m.execChanged(e)
+		select {
+		case <-e.done:
+			continue
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline:
+			deadline = time.After(0)
+		}
+		errs = append(errs, m.o.Units.Stop(ctx, execUnit(e.id)))
+		m.execChanged(e)
+	}
+	return errors.Join(errs...)
+}
+
+// restoreExecs takes back the commands that an earlier daemon has left in
+// containers, which are known already; their descriptors it takes out of
+// descriptors. What belongs to nobody is removed. Nothing here is an error of
+// the restoration: containers come first.
+func (m *Manager) restoreExecs(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) {
+	entries, err := os.ReadDir(m.execsDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.o.Log.Error("Cannot read the directory of execs", "error", err)
+	}
+	for _, entry := range entries {
+		id := entry.Name()
+		e, err := m.readExec(id)
+		if err != nil {
+			m.o.Log.Warn("Removing an exec that cannot be taken back", "exec", id, "error", err)
+			if err := os.RemoveAll(m.execDir(id)); err != nil {
+				m.o.Log.Error("Cannot remove it", "exec", id, "error", err)
+			}
+			continue
+		}
+		m.mu.Lock()
+		m.execs[id] = e
+		m.mu.Unlock()
+		m.restoreExec(ctx, e, descriptors[id])
+		delete(descriptors, id)
+	}
+	for name := range loaded {
+		if id, ok := execOf(name); ok {
+			if _, err := m.findExec(id); err != nil {
+				m.o.Log.Warn("Stopping an exec that nobody knows", "unit", name)
+				m.workers.Go(func() {
+					if err := errors.Join(m.o.Units.Stop(m.ctx, name), m.o.Units.ResetFailed(m.ctx, name)); err != nil && m.ctx.Err() == nil {
+						m.o.Log.Warn("Cannot stop it", "unit", name, "error", err)
+					}
+				})
+			}
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(m.o.DataRoot, "containers", "*", "execs", "*"))
+	for _, dir := range left { // of execs before a boot
+		if _, err := m.findExec(filepath.Base(dir)); err != nil {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
+// readExec reads an exec's record.
+func (m *Manager) readExec(id string) (*Exec, error) {
+	data, err := os.ReadFile(filepath.Join(m.execDir(id), execFile))
+	if err != nil {
+		return nil, err
+	}
+	var r execRecord
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, err
+	}
+	if r.ID != id || r.Request == nil || len(r.Request.Cmd) == 0 {
+		return nil, errors.New("its record lacks what it is about")
+	}
+	c := m.get(r.Container)
+	if c == nil {
+		return nil, errors.New("its container is gone")
+	}
+	return m.newExec(c, r), nil
+}
+
+// restoreExec continues with an exec where the daemon before left it.
+func (m *Manager) restoreExec(ctx context.Context, e *Exec, stored ends) {
+	switch e.snapshot().Phase {
+	case execCreated:
+		stored.close()
+	case execEnded:
+		stored.close()
+		close(e.started)
+		close(e.done)
+		m.workers.Go(func() {
+			if err := m.putExecAway(m.ctx, e); err != nil && m.ctx.Err() == nil {
+				e.logger("restore").Warn("Cannot put everything of an exec away", "error", err)
+			}
+		})
+	default: // the end of a start that was interrupted is that of a run
+		if err := m.reconnectExec(ctx, e, stored); err != nil {
+			e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+		}
+		e.note(func(r *execRecord) { r.Phase, r.Pid = execRunning, e.pid() })
+		close(e.started)
+		m.bringRuntimeHome(ctx, e)
+		m.execChanged(e)
+	}
+}
+
+// reconnectExec begins to collect the output of a command again. Its client
+// went with the daemon before, and its input ends with that.
+func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error {
+	if stored == nil {
+		stored = ends{}
+	}
+	r := e.snapshot()
+	if !r.streaming() {
+		stored.close()
+		return nil
+	}
+	var items []fdstore.Item
+	for _, what := range fdNames(e.request.Tty, e.stdin() && !r.StdinClosed) {
+		if stored[what] != nil || what == fdListener {
+			continue
+		}
+		f, err := openFIFO(e.pipe(what), 0)
+		if err != nil {
+			e.logger("restore").Warn("Cannot open again what was lost", "descriptor", what, "error", err)
+			continue
+		}
+		stored[what] = f
+		items = append(items, fdstore.Item{Name: fdName(e.id, what), File: f})
+	}
+	var errs []error
+	if len(items) > 0 {
+		errs = append(errs, m.o.Descriptors.PutAll(ctx, items))
+	}
+	errs = append(errs, m.connect(e, stored), e.closeStdin(ctx))
+	return errors.Join(errs...)
+}
+
+// leave closes what the daemon has open of an exec that goes on without it.
+func (e *Exec) leave() error {
+	e.mu.Lock()
+	out, std := e.out, e.std
+	e.std = stdio{}
+	e.mu.Unlock()
+	var err error
+	if out != nil {
+		err = out.Close()
+	}
+	return errors.Join(err, std.close())
+}

@@ -1,0 +1,427 @@
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"lrd/internal/oci"
+	"lrd/internal/output"
+	"lrd/internal/units"
+)
+
+// ExecStartOptions say how an exec is started.
+type ExecStartOptions struct {
+	// Detach leaves the command alone: nobody reads what it writes, unless into a TTY.
+	Detach bool
+	// ConsoleSize is height and width of the terminal, in characters; nil takes that of the request to create.
+	ConsoleSize *[2]uint
+}
+
+// ExecStart runs a command that ExecCreate has prepared. It returns when the
+// command runs; nil with Detach, else a hold on its standard streams, which ctx
+// bounds as with Attach. Errors: a *StartError when the command cannot be run,
+// ErrNotFound, ErrConflict when it was started before or the container does not
+// run any more.
+func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) (*Attachment, error) {
+	e, err := m.findExec(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.begin(o); err != nil {
+		return nil, err
+	}
+	if err := m.launchExec(context.WithoutCancel(ctx), e, o); err != nil {
+		err = cannotExec(err)
+		e.logger("start").Info("Cannot execute the command", "error", err)
+		m.failExec(e, err)
+		return nil, err
+	}
+	m.lookExec(e) // it may be over already
+	if o.Detach {
+		return nil, nil
+	}
+	return e.attach(ctx), nil
+}
+
+// cannotExec makes any error of a start one with an exit code: the client is
+// told that, and nothing else, in a way that a script can use. As with Docker, a
+// request that makes no sense counts as a command that cannot be run.
+func cannotExec(err error) error {
+	var e *StartError
+	switch {
+	case errors.As(err, &e):
+		return err
+	case errdefs.IsInvalidArgument(err):
+		return &StartError{ExitCode: 126, sentence: err.Error()}
+	}
+	return &StartError{ExitCode: 128, sentence: err.Error()}
+}
+
+// begin takes the exec from created to starting, for one caller only.
+func (e *Exec) begin(o ExecStartOptions) error {
+	if err := e.c.canExec(); err != nil {
+		return err
+	}
+	return e.update(func(r *execRecord) error {
+		switch r.Phase {
+		case execCreated:
+		case execEnded:
+			return refused(errdefs.ErrConflict, "exec command %s has already run", e.id)
+		default:
+			return refused(errdefs.ErrConflict, "exec command %s is already running", e.id)
+		}
+		r.Phase, r.Detached = execStarting, o.Detach
+		return nil
+	})
+}
+
+// attach is the one client's hold on the standard streams.
+func (e *Exec) attach(ctx context.Context) *Attachment {
+	e.mu.Lock()
+	reader := e.reader
+	e.mu.Unlock()
+	context.AfterFunc(ctx, e.sessionOver)
+	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done}
+	if e.request.AttachStdin {
+		a.Stdin = &input{ctx: ctx, to: e, leaving: e.m.ctx.Done()}
+	}
+	return a
+}
+
+// sessionOver lets go of what was kept for the client.
+func (e *Exec) sessionOver() {
+	e.mu.Lock()
+	e.session = false
+	e.mu.Unlock()
+	select {
+	case <-e.done:
+		if err := e.dropOutput(); err != nil {
+			e.logger("output").Warn("Cannot remove the output of an exec", "error", err)
+		}
+	default: // endExec does it
+	}
+}
+
+// openInput is a descriptor of the client's own for the command's input.
+func (e *Exec) openInput(context.Context, <-chan struct{}) (*os.File, error) {
+	e.mu.Lock()
+	std, closed := e.std, e.record.StdinClosed
+	e.mu.Unlock()
+	switch {
+	case e.request.Tty && std.console != nil:
+		return duplicate(std.console)
+	case closed || std.stdin == nil:
+		return nil, os.ErrClosed
+	}
+	return os.OpenFile(e.pipe(fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
+}
+
+// closeStdin ends the command's input: it reads end of file.
+func (e *Exec) closeStdin(ctx context.Context) error {
+	e.mu.Lock()
+	stdin := e.std.stdin
+	e.std.stdin = nil
+	e.mu.Unlock()
+	if stdin == nil {
+		return nil
+	}
+	// On disk first: a crash after the removal must not look like a lost descriptor.
+	e.note(func(r *execRecord) { r.StdinClosed = true })
+	return errors.Join(stdin.Close(), e.m.o.Descriptors.Remove(context.WithoutCancel(ctx), fdName(e.id, fdStdin)))
+}
+
+// launchExec runs the command, and undoes what it did if that fails. The order
+// is that of launch: what has to outlive the daemon is in place before anything runs.
+func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (err error) {
+	var undo cleanup
+	defer undo.unless(&err)
+	c, r := e.c, e.snapshot()
+	of, _ := c.snapshot()
+	if err := m.writeExec(e, &of, o); err != nil {
+		return err
+	}
+	endsOf := ends{}
+	if r.streaming() {
+		endsOf, err = makeEnds(e.pipe, e.request.Tty, e.stdin(), pipeSize(of, m.o.Config()))
+		if err != nil {
+			return err
+		}
+		undo.add(endsOf.close)
+		undo.add(func() { _ = m.disconnectExec(ctx, e) })
+		if err := m.o.Descriptors.PutAll(ctx, endsOf.items(e.id)); err != nil {
+			return fmt.Errorf("cannot keep the descriptors of an exec over a restart of lrd: %w", err)
+		}
+		out, err := e.output()
+		if err != nil {
+			return err
+		}
+		undo.add(func() { _ = e.dropOutput() })
+		if err := out.BeginRun(); err != nil {
+			return err
+		}
+		if !o.Detach {
+			// Now, as it may be over before the client is told that it has begun.
+			e.mu.Lock()
+			e.session, e.reader = true, out.Reader(output.Position{})
+			e.mu.Unlock()
+		}
+		if e.request.Tty {
+			// As with containers: the console's reader first, pipes after the start.
+			if err := m.connect(e, endsOf); err != nil {
+				return err
+			}
+		}
+	}
+	if err := m.o.Units.Start(ctx, execUnit(e.id), execProperties(e, of)); err != nil {
+		return errors.Join(fmt.Errorf("cannot start the unit: %w", err), m.putExecUnitAway(ctx, e))
+	}
+	pid, err := m.awaitExec(ctx, e)
+	if err != nil {
+		return errors.Join(err, m.putExecUnitAway(ctx, e))
+	}
+	undo = nil
+	m.execStarted(ctx, e, pid, endsOf)
+	return nil
+}
+
+// stdin says whether the command has an input that is a pipe.
+func (e *Exec) stdin() bool { return e.request.AttachStdin && !e.request.Tty }
+
+// execStarted takes note of a command that runs, and connects its output.
+func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends) {
+	log := e.logger("start")
+	if e.snapshot().streaming() {
+		if err := m.connect(e, endsOf); err != nil {
+			log.Error("Cannot read the output of an exec", "error", err)
+		}
+		waiting, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		if err := awaitConsole(waiting, e); err != nil {
+			log.Error("An exec runs without a console", "error", err)
+		}
+	}
+	e.note(func(r *execRecord) { r.Phase, r.Pid, r.StartedAt = execRunning, pid, time.Now() })
+	m.publishExec(e, events.ActionExecStart, time.Time{}, nil)
+	close(e.started)
+	m.bringRuntimeHome(ctx, e)
+}
+
+// failExec takes note of a command that could not be run.
+func (m *Manager) failExec(e *Exec, err error) {
+	e.note(func(r *execRecord) {
+		r.Phase, r.EndedAt, r.ExitCode = execEnded, time.Now(), startExitCode(err)
+	})
+	close(e.started)
+	close(e.done)
+}
+
+// What systemd runs for an exec; see bundle.go for why these are scripts.
+const execScript = "exec"
+
+// writeExec puts the runtime's view of the command and the unit's scripts on disk.
+func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
+	b := bundle{id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime}
+	process, err := m.execProcess(b, e, r, o)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(process)
+	if err != nil {
+		return fmt.Errorf("cannot encode the command: %w", err)
+	}
+	_, status := e.c.snapshot()
+	for name, data := range map[string][]byte{
+		"process.json": data,
+		execScript:     []byte(e.script(b, status.Pid)),
+		exitedScript: []byte(fmt.Sprintf("# Notes the exit of a command in container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\noom=0\nat=$(date +%%s.%%N)\n%s",
+			r.Name, noteExit(e.pipe(exitsFile)))),
+	} {
+		if err := os.WriteFile(e.pipe(name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execProcess is the command as the runtime wants it.
+func (m *Manager) execProcess(b bundle, e *Exec, r *Record, o ExecStartOptions) (*specs.Process, error) {
+	data, err := os.ReadFile(b.path("bundle/config.json"))
+	var spec specs.Spec
+	if err == nil {
+		err = json.Unmarshal(data, &spec)
+	}
+	if err != nil || spec.Process == nil || spec.Root == nil {
+		return nil, fmt.Errorf("cannot read how container %s was started: %w", r.Name, errors.Join(err, errdefs.ErrFailedPrecondition))
+	}
+	request := *e.request
+	if o.ConsoleSize != nil {
+		request.ConsoleSize = o.ConsoleSize
+	}
+	in := oci.ExecInput{Container: spec.Process, Config: r.Config, Hostname: spec.Hostname, Request: &request, Machine: m.o.Machine}
+	if request.User != "" {
+		if in.User, err = oci.ResolveUser(spec.Root.Path, request.User, r.HostConfig.GroupAdd); err != nil {
+			return nil, err
+		}
+	}
+	return oci.ExecProcess(in)
+}
+
+// script enters the container's control group, so that its limits hold for
+// the command, a pause stops it and its end ends it, and then becomes the
+// runtime, which waits for the command and exits as that does.
+//
+// A container whose init has moved itself into a group below, as systemd does,
+// may have processes only at the leaves (cgroups(7)); the command then joins the init.
+func (e *Exec) script(b bundle, init int) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "# Executes a command in container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
+	log := e.pipe(runtimeLog)
+	fmt.Fprintf(&s, ": >%s\n", quote(log))
+	group := filepath.Join(cgroupRoot, Slice, unitName(b.id), "cgroup.procs")
+	fmt.Fprintf(&s, "{ echo $$ >%s; } 2>/dev/null ||\n", quote(group))
+	fmt.Fprintf(&s, "\t{ IFS=: read -r _ _ group </proc/%d/cgroup && echo $$ >%s\"$group\"/cgroup.procs; } 2>/dev/null ||\n", init, cgroupRoot)
+	fmt.Fprintf(&s, "\t{ echo '{\"level\":\"error\",\"msg\":\"cannot enter the control group of the container\"}' >>%s; exit 1; }\n", quote(log))
+	if r := e.snapshot(); r.streaming() {
+		s.WriteString(openStreams(e.pipe, e.request.Tty, e.stdin()))
+	} else {
+		s.WriteString("exec </dev/null >/dev/null 2>&1\n")
+	}
+	args := append(b.command(), "--log", log, "--log-format", "json", "exec", "--process", e.pipe("process.json"), "--pid-file", e.pipe("pid"))
+	if e.request.Tty {
+		args = append(args, "--console-socket", e.pipe(fdListener))
+	}
+	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
+	return s.String()
+}
+
+// execProperties are the properties of an exec's transient unit. Its main
+// process is the runtime.
+//
+// Nothing binds it to its container's unit: BindsTo= would start that one again
+// where it has just failed, and PartOf= execute the command a second time when
+// somebody restarts the container. That it ends with the container is a matter
+// of its processes, which are in the container's PID namespace and control group.
+func execProperties(e *Exec, r Record) []units.Property {
+	return []units.Property{
+		units.String("Description", fmt.Sprintf("A command in container %s", r.Name)),
+		units.String("Slice", Slice),
+		units.String("Type", "exec"),
+		units.Exec("ExecStart", false, "/bin/sh", e.pipe(execScript)),
+		units.Exec("ExecStopPost", true, "/bin/sh", e.pipe(exitedScript)),
+		units.Bool("RemainAfterExit", true),
+		// At a shutdown it ends before its container.
+		units.Strings("After", unitName(r.ID)),
+		units.String("OOMPolicy", "continue"),
+		units.Uint64("TasksMax", oci.Infinity),
+		units.String("SyslogIdentifier", r.Name),
+		units.Fields("LogExtraFields", "CONTAINER_ID="+r.ID[:12], "CONTAINER_ID_FULL="+r.ID, "CONTAINER_NAME="+r.Name, "EXEC_ID="+e.id),
+	}
+}
+
+const (
+	// execPoll is how often is looked whether the runtime has started the command, which takes it some 30 ms.
+	execPoll = 2 * time.Millisecond
+	// execAsk is how often systemd is asked meanwhile whether the runtime is still at it.
+	execAsk = 25 * time.Millisecond
+)
+
+// awaitExec waits until the command runs, which the runtime's PID file says, and
+// returns its process ID. When the runtime has failed, the error is what it had to say.
+func (m *Manager) awaitExec(ctx context.Context, e *Exec) (pid int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	poll := time.NewTicker(execPoll)
+	defer poll.Stop()
+	for asked := time.Now(); ; {
+		if pid := e.pid(); pid != 0 {
+			return pid, nil
+		}
+		if time.Since(asked) >= execAsk {
+			asked = time.Now()
+			u, err := m.o.Units.State(ctx, execUnit(e.id))
+			if errdefs.IsNotFound(err) || err == nil && (ended(u) || u.ActiveState == "failed") {
+				if pid := e.pid(); pid != 0 {
+					return pid, nil // and is over already
+				}
+				return 0, e.startError()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("cannot execute the command: the runtime does not start it: %w", context.Cause(ctx))
+		case <-m.ctx.Done():
+			return 0, refused(errdefs.ErrUnavailable, "lrd is being stopped")
+		case <-poll.C:
+		}
+	}
+}
+
+// pid is the process ID of the command, 0 while it does not run.
+func (e *Exec) pid() int {
+	data, err := os.ReadFile(e.pipe("pid"))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return pid
+}
+
+// startError is why the runtime could not start the command.
+func (e *Exec) startError() error {
+	said := runtimeError(e.pipe(runtimeLog))
+	if err := e.c.canExec(); err != nil {
+		return err // it has ended meanwhile
+	}
+	if said == "" {
+		return errors.New("cannot execute the command: the runtime failed without a word")
+	}
+	return startError("execute the command", said, e.request.Cmd[0])
+}
+
+// bringRuntimeHome moves the waiting runtime out of the container's control
+// group, where it had to be to start the command, into that of the exec's unit:
+// it is no process of the container's.
+func (m *Manager) bringRuntimeHome(ctx context.Context, e *Exec) {
+	u, err := m.o.Units.State(ctx, execUnit(e.id))
+	if err != nil || u.MainPID == 0 || u.ControlGroup == "" {
+		return // it is over
+	}
+	procs := filepath.Join(cgroupRoot, u.ControlGroup, "cgroup.procs")
+	if err := os.WriteFile(procs, []byte(strconv.Itoa(int(u.MainPID))), 0); err != nil && !groupGone(err) && !errors.Is(err, unix.ESRCH) {
+		e.logger("start").Warn("Cannot move the waiting runtime out of the container's control group", "error", err)
+	}
+}
+
+// disconnectExec closes everything that the daemon has open of an exec, and
+// takes it out of systemd's store. What was written can still be read.
+func (m *Manager) disconnectExec(ctx context.Context, e *Exec) error {
+	e.mu.Lock()
+	std, out := e.std, e.out
+	e.std = stdio{}
+	e.mu.Unlock()
+	errs := []error{std.close()}
+	if out != nil {
+		errs = append(errs, out.StopDrains())
+	}
+	if !e.snapshot().streaming() {
+		return errors.Join(errs...)
+	}
+	return errors.Join(append(errs, m.o.Descriptors.Remove(ctx, storedNames(e.id)...))...)
+}
+
+func (m *Manager) putExecUnitAway(ctx context.Context, e *Exec) error {
+	name := execUnit(e.id)
+	return errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name))
+}
