@@ -43,6 +43,7 @@ type fakeContainers struct {
 	stop containers.StopOptions
 	logs output.LinesOptions
 	slow chan struct{} // Stop waits for it, if set
+	exec *fakeExec     // the one made last
 }
 
 type fakeContainer struct {
@@ -55,6 +56,12 @@ type fakeContainer struct {
 	code     int
 	running  bool
 	size     [2]uint16
+}
+
+func newFakeContainer(id string) *fakeContainer {
+	c := &fakeContainer{id: id, log: newFakeLog(), done: make(chan struct{})}
+	c.stdinR, c.stdin = io.Pipe()
+	return c
 }
 
 // fakeLog is what a container wrote: every reader has a position of its own.
@@ -137,8 +144,8 @@ func (f *fakeContainers) Create(_ context.Context, req containers.CreateRequest)
 	if f.all[req.Name] != nil {
 		return container.CreateResponse{}, errdefs.ErrConflict.WithMessage(fmt.Sprintf("Conflict. The container name %q is already in use", "/"+req.Name))
 	}
-	c := &fakeContainer{id: fmt.Sprintf("%064x", n+1), name: req.Name, req: req, log: newFakeLog(), done: make(chan struct{})}
-	c.stdinR, c.stdin = io.Pipe()
+	c := newFakeContainer(fmt.Sprintf("%064x", n+1))
+	c.name, c.req = req.Name, req
 	f.all[req.Name] = c
 	return container.CreateResponse{ID: c.id}, nil
 }

@@ -132,6 +132,12 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	for _, e := range m.execsIn(c) {
+		// How it ended can be asked for a while yet: its client may not have come to that.
+		if err := removeAll(m.execDir(e.id)); err != nil {
+			return err
+		}
+	}
 	// The Record goes last: until then a crash leaves something to go on from.
 	return removeAll(m.runDir(c.id), m.outputDir(c.id), m.dataDir(c.id))
 }
