@@ -35,6 +35,7 @@ type fakeUnits struct {
 	lost   []string                 // units that were wanted and not there
 	stuck  map[string]chan struct{} // jobs of these units wait
 	ignore map[string]bool          // units whose process ignores everything but SIGKILL
+	dumb   bool                     // the runtime does not start what is to be executed in a container
 	early  map[string]int           // units whose process has ended, with this status, before the start job is through
 	next   uint32                   // process ID
 }
@@ -114,14 +115,27 @@ func (f *fakeUnits) beginLocked(one *fakeUnit) {
 	s.ControlGroup = "/" + Slice + "/" + s.Name
 	// What the script in ExecStart= does.
 	one.hangUp()
-	if id, ok := unitID(s.Name); ok {
-		dir := filepath.Join(f.execDir, id)
+	if dir := f.dirOf(s.Name); dir != "" {
 		one.stdout, _ = os.OpenFile(filepath.Join(dir, fdStdout), os.O_RDWR|unix.O_NONBLOCK, 0)
 		if slave, err := deliverConsole(filepath.Join(dir, fdListener)); err == nil {
 			one.stdout = slave
 		}
+		if _, ok := execOf(s.Name); ok && !f.dumb {
+			_ = os.WriteFile(filepath.Join(dir, "pid"), []byte(fmt.Sprint(f.next+1000)), 0o600)
+		}
 	}
 	f.tell(one)
+}
+
+// dirOf is where the scripts of a unit are.
+func (f *fakeUnits) dirOf(unit string) string {
+	if id, ok := unitID(unit); ok {
+		return filepath.Join(f.execDir, id)
+	}
+	if id, ok := execOf(unit); ok {
+		return filepath.Join(filepath.Dir(f.execDir), "execs", id)
+	}
+	return ""
 }
 
 // deliverConsole does what a runtime does with --console-socket, and returns the container's end.
@@ -190,8 +204,7 @@ func (f *fakeUnits) endLocked(one *fakeUnit, code, status int32) {
 
 // noteExit is what the script in ExecStopPost= does.
 func (f *fakeUnits) noteExit(s *units.State) {
-	id, _ := unitID(s.Name)
-	list, err := os.OpenFile(filepath.Join(f.execDir, id, exitsFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	list, err := os.OpenFile(filepath.Join(f.dirOf(s.Name), exitsFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return
 	}
@@ -215,10 +228,13 @@ func (f *fakeUnits) unloadLocked(one *fakeUnit) {
 func (f *fakeUnits) tell(one *fakeUnit) { f.changes <- units.Change{State: one.state} }
 
 // exit lets a container's process end by itself.
-func (f *fakeUnits) exit(id string, code int) {
+func (f *fakeUnits) exit(id string, code int) { f.exitUnit(unitName(id), code) }
+
+// exitUnit lets a unit's process end by itself.
+func (f *fakeUnits) exitUnit(name string, code int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one := f.loaded[unitName(id)]; one != nil && one.state.MainPID != 0 {
+	if one := f.loaded[name]; one != nil && one.state.MainPID != 0 {
 		f.endLocked(one, cldExited, int32(code))
 	}
 }
@@ -242,20 +258,25 @@ func (f *fakeUnits) restart(id string) {
 }
 
 // vanish makes a unit disappear without a word, as if nobody had been there to hear it.
-func (f *fakeUnits) vanish(id string) {
+func (f *fakeUnits) vanish(id string) { f.vanishUnit(unitName(id)) }
+
+func (f *fakeUnits) vanishUnit(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one := f.loaded[unitName(id)]; one != nil {
+	if one := f.loaded[name]; one != nil {
 		one.hangUp()
 	}
-	delete(f.loaded, unitName(id))
+	delete(f.loaded, name)
 }
 
 // print makes a container's process write to its standard output.
-func (f *fakeUnits) print(id, text string) error {
+func (f *fakeUnits) print(id, text string) error { return f.printUnit(unitName(id), text) }
+
+// printUnit makes a unit's process write to its standard output.
+func (f *fakeUnits) printUnit(name, text string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	one := f.loaded[unitName(id)]
+	one := f.loaded[name]
 	if one == nil || one.stdout == nil {
 		return os.ErrClosed
 	}

@@ -1,0 +1,285 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+var attachAll = container.ExecCreateRequest{AttachStdin: true, AttachStdout: true, AttachStderr: true}
+
+// exec makes an exec in a container.
+func (w *world) exec(id string, r container.ExecCreateRequest) string {
+	w.t.Helper()
+	if r.Cmd == nil {
+		r.Cmd = []string{"cmd", "arg"}
+	}
+	e, err := w.m.ExecCreate(w.t.Context(), id, r)
+	assert.NilError(w.t, err)
+	return e
+}
+
+// execute makes and starts one, with a client that stays until leave is called.
+func (w *world) execute(id string, r container.ExecCreateRequest) (e string, a *Attachment, leave func()) {
+	w.t.Helper()
+	e = w.exec(id, r)
+	ctx, leave := context.WithCancel(context.Background())
+	w.t.Cleanup(leave)
+	a, err := w.m.ExecStart(ctx, e, ExecStartOptions{})
+	assert.NilError(w.t, err)
+	return e, a, leave
+}
+
+func (w *world) inspectExec(e string) container.ExecInspectResponse {
+	w.t.Helper()
+	r, err := w.m.ExecInspect(w.t.Context(), e)
+	assert.NilError(w.t, err)
+	return r
+}
+
+// endedWith waits until an exec has ended, and everything of it is put away.
+func (w *world) endedWith(e string, code int) {
+	w.t.Helper()
+	eventually(w.t, "the exec has ended", func() bool { return !w.inspectExec(e).Running })
+	got := w.inspectExec(e).ExitCode
+	assert.Assert(w.t, got != nil, "no exit code")
+	assert.Equal(w.t, *got, code)
+	eventually(w.t, "the unit is gone", func() bool { return !is.Contains(w.units.names(), execUnit(e))().Success() })
+	eventually(w.t, "the descriptors are gone", func() bool {
+		for _, name := range w.store.names() {
+			if name[:64] == e {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// all is what a client reads to the end.
+func all(t *testing.T, r OutputReader) string {
+	t.Helper()
+	var text []byte
+	for {
+		chunk, err := r.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			return string(text)
+		}
+		assert.NilError(t, err)
+		text = append(text, chunk.Data...)
+	}
+}
+
+func TestExecRuns(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, a, leave := w.execute(id, attachAll)
+	r := w.inspectExec(e)
+	assert.Assert(t, r.Running && r.Pid != 0 && r.ExitCode == nil)
+	assert.Equal(t, r.ContainerID, id)
+	in, err := w.m.Inspect(t.Context(), id, false)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, in.ExecIDs, []string{e})
+	assert.Assert(t, is.Contains(w.store.names(), e+".stdin"))
+
+	_, err = w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+	assert.Assert(t, errdefs.IsConflict(err), "%v", err)
+	assert.NilError(t, w.units.printUnit(execUnit(e), "hello"))
+	assert.NilError(t, a.Stdin.Close())
+	eventually(t, "the input ends", func() bool { return !is.Contains(w.store.names(), e+".stdin")().Success() })
+	w.units.exitUnit(execUnit(e), 7)
+	assert.Equal(t, all(t, a.Output), "hello")
+	<-a.Done
+	w.endedWith(e, 7)
+	_, err = w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+	assert.ErrorContains(t, err, "has already run")
+
+	leave()
+	live, err := w.m.findExec(e)
+	assert.NilError(t, err)
+	eventually(t, "the output is gone", func() bool { _, err := os.Stat(live.outputDir()); return os.IsNotExist(err) })
+	w.heardOf(id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
+
+	w.m.forgetExecs(time.Now().Add(execKept - time.Minute))
+	w.inspectExec(e)
+	w.m.forgetExecs(time.Now().Add(execKept + time.Minute))
+	_, err = w.m.ExecInspect(t.Context(), e)
+	assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
+	_, err = os.Stat(w.m.execDir(e))
+	assert.Assert(t, os.IsNotExist(err))
+}
+
+func TestExecInTTY(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	r := attachAll
+	r.Tty = true
+	e, a, _ := w.execute(id, r)
+	assert.Assert(t, a.TTY)
+	assert.Assert(t, is.Contains(w.store.names(), e+".console"))
+	assert.NilError(t, w.m.ExecResize(t.Context(), e, 24, 80))
+	assert.NilError(t, w.units.printUnit(execUnit(e), "hello"))
+	chunk, err := a.Output.Next(t.Context())
+	assert.NilError(t, err)
+	assert.Equal(t, string(chunk.Data), "hello")
+	_, err = a.Stdin.Write([]byte("x"))
+	assert.NilError(t, err)
+	w.units.exitUnit(execUnit(e), 0)
+	w.endedWith(e, 0)
+	assert.Assert(t, errdefs.IsConflict(w.m.ExecResize(t.Context(), e, 24, 80)))
+}
+
+func TestExecRefused(t *testing.T) {
+	w := newWorld(t, 257)
+	stopped := w.create()
+	_, err := w.m.ExecCreate(t.Context(), stopped, container.ExecCreateRequest{Cmd: []string{"a"}})
+	assert.Assert(t, errdefs.IsConflict(err), "%v", err)
+	assert.ErrorContains(t, err, "container "+stopped+" is not running")
+	id := w.started()
+	_, err = w.m.ExecCreate(t.Context(), id, container.ExecCreateRequest{})
+	assert.Assert(t, errdefs.IsInvalidArgument(err), "%v", err)
+	e := w.exec(id, attachAll)
+	assert.NilError(t, w.m.Pause(t.Context(), id))
+	_, err = w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+	assert.ErrorContains(t, err, "container "+id+" is paused, unpause the container before exec")
+	for _, err := range []error{
+		func() error { _, err := w.m.ExecStart(t.Context(), "x", ExecStartOptions{}); return err }(),
+		w.m.ExecResize(t.Context(), "x", 1, 1),
+	} {
+		assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
+	}
+}
+
+// TestExecThatCannotStart: whatever fails, nothing is left, and there is an exit code to ask for.
+func TestExecThatCannotStart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		user  string
+		spoil func(w *world, e string)
+		code  int
+		want  string
+	}{
+		"no such command": {code: 127, want: `exec: "cmd": executable file not found in $PATH`, spoil: func(w *world, e string) {
+			w.units.dumb = true
+			w.units.early[execUnit(e)] = 255
+			go func() { // the runtime
+				for {
+					err := os.WriteFile(w.m.execDir(e)+"/"+runtimeLog, []byte("{\"level\":\"error\",\"msg\":\"executable file `cmd` not found in $PATH\"}\n"), 0o600)
+					if _, statErr := os.Stat(w.m.execDir(e) + "/" + exitsFile); err != nil || statErr == nil {
+						return
+					}
+				}
+			}()
+		}},
+		"no such user":   {code: 126, user: "nobodyatall", want: "nobodyatall", spoil: func(*world, string) {}},
+		"no unit":        {code: 128, want: "no unit today", spoil: func(w *world, _ string) { w.arm("Units.Start", errors.New("no unit today")) }},
+		"no descriptors": {code: 128, want: "store is full", spoil: func(w *world, _ string) { w.arm("Descriptors.PutAll", errors.New("store is full")) }},
+		"no trace of how": {code: 128, want: "cannot read how container", spoil: func(w *world, e string) {
+			_ = os.Remove(w.m.runDir(w.inspectExec(e).ContainerID) + "/bundle/config.json")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 257)
+			id := w.started()
+			before := w.store.names()
+			r := attachAll
+			r.User = tc.user
+			e := w.exec(id, r)
+			tc.spoil(w, e)
+			_, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+			var failed *StartError
+			assert.Assert(t, errors.As(err, &failed), "%v", err)
+			assert.ErrorContains(t, err, tc.want)
+			assert.Equal(t, failed.ExitCode, tc.code)
+			w.endedWith(e, tc.code)
+			assert.DeepEqual(t, w.store.names(), before)
+			assert.DeepEqual(t, w.units.names(), []string{unitName(id)})
+		})
+	}
+}
+
+func TestExecOutlivesTheDaemon(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	stays, _, _ := w.execute(id, attachAll)
+	ends, _, _ := w.execute(id, attachAll)
+	vanishes, _, _ := w.execute(id, attachAll)
+	lost, _, _ := w.execute(id, attachAll)
+	detached := w.exec(id, container.ExecCreateRequest{})
+	_, err := w.m.ExecStart(t.Context(), detached, ExecStartOptions{Detach: true})
+	assert.NilError(t, err)
+	unstarted := w.exec(id, attachAll)
+
+	w.restart(func() {
+		w.units.exitUnit(execUnit(ends), 7)
+		w.units.exitUnit(execUnit(vanishes), 9)
+		w.units.vanishUnit(execUnit(vanishes)) // the list of exits has it
+		w.units.vanishUnit(execUnit(lost))
+	})
+	w.endedWith(ends, 7)
+	w.endedWith(vanishes, 9)
+	w.endedWith(lost, lostExitCode)
+	for _, e := range []string{stays, detached} {
+		assert.Assert(t, w.inspectExec(e).Running)
+	}
+	assert.Assert(t, !is.Contains(w.store.names(), stays+".stdin")().Success(), "the input of a client that is gone has not ended")
+	assert.Assert(t, is.Contains(w.store.names(), stays+".stdout"))
+	w.units.exitUnit(execUnit(stays), 3)
+	w.endedWith(stays, 3)
+	_, err = w.m.ExecStart(t.Context(), unstarted, ExecStartOptions{Detach: true})
+	assert.NilError(t, err)
+	w.restart(nil) // what is over is still known
+	w.endedWith(stays, 3)
+	w.endedWith(ends, 7)
+	w.units.exitUnit(execUnit(detached), 0)
+	w.endedWith(detached, 0)
+}
+
+func TestExecEndsWithItsContainer(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, a, _ := w.execute(id, attachAll)
+	stubborn, _, _ := w.execute(id, attachAll) // of a container with the host's process IDs
+	unstarted := w.exec(id, attachAll)
+	w.units.exit(id, 0)
+	w.units.exitUnit(execUnit(e), 137)
+	assert.Equal(t, all(t, a.Output), "")
+	w.endedWith(e, 137)
+	w.endedWith(stubborn, 143)
+	w.isPutAway(id)
+	_, err := w.m.ExecInspect(t.Context(), unstarted)
+	assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
+	assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{}))
+	w.isGone(id)
+	w.endedWith(e, 137) // its client may ask only now
+	left, err := os.ReadDir(w.m.execsDir())
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0)
+}
+
+// TestExecRestoredWithoutContainer: what is left of commands whose container is gone is removed.
+func TestExecRestoredWithoutContainer(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, _, _ := w.execute(id, attachAll)
+	w.restart(func() {
+		w.units.vanish(id)
+		assert.NilError(t, os.RemoveAll(w.m.dataDir(id)))
+		assert.NilError(t, os.RemoveAll(w.m.runDir(id)))
+		assert.NilError(t, os.WriteFile(w.m.execsDir()+"/rubbish", nil, 0o600))
+	})
+	_, err := w.m.ExecInspect(t.Context(), e)
+	assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
+	eventually(t, "no unit is left", func() bool { return len(w.units.names()) == 0 })
+	assert.Equal(t, len(w.store.names()), 0)
+	left, err := os.ReadDir(w.m.execsDir())
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0)
+}
