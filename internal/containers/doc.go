@@ -25,17 +25,47 @@
 // lrd has taken note. With a policy it cannot, and for the time that the daemon is
 // away the list of exits, which the last command writes, has what systemd forgets.
 //
+// # A command in a container
+//
+// An Exec (`docker exec`) is a transient unit too, lrd-exec-<id>.service. Its main
+// process is the runtime, which starts the command in the container's namespaces,
+// waits for it and exits as it does: `crun exec` cannot make a process that waits
+// to be started, and one that runs at once may be over before systemd has taken
+// it from a PID file. That costs a process of some megabytes for each command that
+// runs, and in return systemd knows every exit code.
+//
+//	ExecStart=     sh exec       enters the container's control group, opens
+//	                             the streams, becomes `crun exec`
+//	ExecStopPost=  sh exited     notes the exit
+//
+// The command stays in the container's control group: the container's limits
+// hold for it, a pause stops it, and it ends with the container. The runtime is
+// moved back into the group of the exec's own unit when the command runs.
+//
+// What it writes goes through a store of its own, which is removed when the
+// client has read it; there is no bound to its size before that. A detached
+// command without a TTY has no streams. That it ran, and its exit code, is known
+// for five minutes after its end, over restarts of the daemon as well. A client
+// does not survive these: the command's input ends then, its output is kept until
+// its end. On a systemd before 254 a stop of the daemon (not a restart) hangs up
+// a command's TTY and loses what is in its pipes, as there are holders for
+// containers only.
+//
 // # On disk
 //
 //	<data-root>/containers/<id>/
 //	    record.json                  the Record
 //	    output/                      what the container wrote (package output)
+//	    execs/<id>/                  what a command wrote that has a client
 //	    hostname hosts resolv.conf   mounted into the container
 //	<exec-root>/containers/<id>/     one run; gone after a reboot
 //	    bundle/config.json  create  exited
 //	    stdin stdout stderr          FIFOs
 //	    console-listener console-pipe  with a TTY instead
 //	    pid  runtime.log  exits  stopping
+//	<exec-root>/execs/<id>/          one command in a container
+//	    exec.json  process.json  exec  exited
+//	    pid  runtime.log  exits, and streams as above
 //	<exec-root>/runtime/             the runtime's own
 //
 // # What outlives the daemon
@@ -70,6 +100,8 @@
 //   - a container with a TTY has a goroutine that takes consoles in, until
 //     disconnect or leave;
 //   - Close ends all of them and waits for them.
+//
+// An Exec that systemd has said something of has a worker likewise.
 //
 // Container.op serialises what sets a run up or puts it away; Container.mu guards
 // the fields; Manager.mu guards the index. They are taken in the order Manager.mu,
