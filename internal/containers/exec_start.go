@@ -263,7 +263,7 @@ func (m *Manager) awaitExec(ctx context.Context, e *Exec) (pid int, err error) {
 
 // pid is the process ID of the command, 0 while it does not run.
 func (e *Exec) pid() int {
-	data, err := os.ReadFile(e.pipe("pid"))
+	data, err := os.ReadFile(e.pipe(pidFile))
 	if err != nil {
 		return 0
 	}

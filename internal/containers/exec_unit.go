@@ -86,7 +86,7 @@ func (e *Exec) script(b bundle, init int) string {
 	} else {
 		s.WriteString("exec </dev/null >/dev/null 2>&1\n")
 	}
-	args := append(b.command(), "--log", log, "--log-format", "json", "exec", "--process", e.pipe("process.json"), "--pid-file", e.pipe("pid"))
+	args := append(b.command(), "--log", log, "--log-format", "json", "exec", "--process", e.pipe("process.json"), "--pid-file", e.pipe(pidFile))
 	if e.request.Tty {
 		args = append(args, "--console-socket", e.pipe(fdListener))
 	}
