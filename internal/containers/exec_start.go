@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lrd/internal/output"
+	"lrd/internal/units"
 )
 
 // ExecStartOptions say how an exec is started.
@@ -180,9 +181,12 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 			}
 		}
 	}
-	if err := m.o.Units.Start(ctx, execUnit(e.id), execProperties(e, of)); err != nil {
-		return errors.Join(fmt.Errorf("cannot start the unit: %w", err), m.putExecUnitAway(ctx, e))
+	startErr := m.o.Units.Start(ctx, execUnit(e.id), execProperties(e, of))
+	var job *units.JobError
+	if startErr != nil && !errors.As(startErr, &job) {
+		return errors.Join(fmt.Errorf("cannot start the unit: %w", startErr), m.putExecUnitAway(ctx, e))
 	}
+	// A job that failed is one whose command may have come and gone before systemd had looked.
 	pid, err := m.awaitExec(ctx, e)
 	if err != nil {
 		return errors.Join(err, m.putExecUnitAway(ctx, e))

@@ -105,7 +105,8 @@ func execProperties(e *Exec, r Record) []units.Property {
 	return []units.Property{
 		units.String("Description", fmt.Sprintf("A command in container %s", r.Name)),
 		units.String("Slice", Slice),
-		units.String("Type", "exec"),
+		// Not exec: that calls a start failed whose process has failed before systemd looks. The PID file says when the command runs.
+		units.String("Type", "simple"),
 		units.Exec("ExecStart", false, "/bin/sh", e.pipe(execScript)),
 		units.Exec("ExecStopPost", true, "/bin/sh", e.pipe(exitedScript)),
 		units.Bool("RemainAfterExit", true),
