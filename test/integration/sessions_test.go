@@ -181,10 +181,10 @@ const counting = `i=0; trap 'stop=1' TERM; while [ -z "$stop" ]; do i=$((i + 1))
 func TestStreamsSurviveRestarts(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
-	foreground := l.follows("run", "--rm", "--interactive", "--name", "a", "--network", "none", "busybox", "sh", "-c", counting)
+	foreground := l.follows("run", "--rm", "--interactive", "--name", "counter", "--network", "none", "busybox", "sh", "-c", counting)
 	l.eventually(30*time.Second, "the container runs", func() bool { return l.docker("ps", "--quiet") != "" })
-	attached := l.follows("logs", "--follow", "a")
-	waited := l.dockerCmd("wait", "a")
+	attached := l.follows("logs", "--follow", "counter")
+	waited := l.dockerCmd("wait", "counter")
 	var code bytes.Buffer
 	waited.Stdout = &code
 	assert.NilError(t, waited.Start())
@@ -192,7 +192,7 @@ func TestStreamsSurviveRestarts(t *testing.T) {
 		time.Sleep(rand.N(200 * time.Millisecond))
 		l.restart()
 	}
-	l.docker("stop", "a")
+	l.docker("stop", "counter")
 	last, exit := foreground.ends(t)
 	assert.Equal(t, exit, 3)
 	logged, exit := attached.ends(t)
@@ -232,6 +232,7 @@ func TestPipeSurvives(t *testing.T) {
 			}
 			fed <- in.Close()
 		}()
+		l.eventually(30*time.Second, "the container runs", func() bool { return l.docker("ps", "--quiet") != "" })
 		for range 3 {
 			time.Sleep(50 * time.Millisecond)
 			interrupt()
@@ -251,7 +252,7 @@ func TestEndWhileAway(t *testing.T) {
 	for _, rm := range []string{"--rm=false", "--rm=true"} {
 		name := "ends" + rm[5:]
 		f := l.follows("run", rm, "--name", name, "--network", "none", "--volume", truth+":/truth", "busybox", "sh", "-c",
-			"until [ -e /truth/go ]; do usleep 1000; done; seq 1 20000; touch /truth/gone; exit 9")
+			"until [ -e /truth/go ]; do usleep 1000; done; seq 1 5000; touch /truth/gone; exit 9")
 		l.eventually(30*time.Second, "the container runs", func() bool { return strings.Contains(l.docker("ps"), name) })
 		waited := l.dockerCmd("wait", name)
 		var code bytes.Buffer
@@ -270,7 +271,7 @@ func TestEndWhileAway(t *testing.T) {
 			systemctl --quiet is-active lrd.service && echo "lrd was back too early" >&2 && exit 1
 			rm /run/systemd/system/lrd.service.d/slow.conf; systemctl daemon-reload; systemctl start lrd.service`)
 		last, exit := f.ends(t)
-		assert.Equal(t, last, 20000)
+		assert.Equal(t, last, 5000)
 		assert.Equal(t, exit, 9)
 		assert.NilError(t, waited.Wait())
 		assert.Equal(t, strings.TrimSpace(code.String()), "9")
@@ -310,9 +311,9 @@ func TestEventsSurvive(t *testing.T) {
 func TestVanishedAndSilentClients(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
-	l.docker("run", "--detach", "--interactive", "--name", "w", "--network", "none", "busybox", "sh", "-c", counting)
-	gone := l.follows("logs", "--follow", "w")
-	silent := l.follows("attach", "--no-stdin", "w")
+	l.docker("run", "--detach", "--interactive", "--name", "counter", "--network", "none", "busybox", "sh", "-c", counting)
+	gone := l.follows("logs", "--follow", "counter")
+	silent := l.follows("attach", "--no-stdin", "counter")
 	l.eventually(30*time.Second, "both follow", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "2" })
 	assert.NilError(t, silent.cmd.Process.Signal(syscall.SIGSTOP))
 	l.exec("sh", "-ec", `
@@ -326,10 +327,10 @@ func TestVanishedAndSilentClients(t *testing.T) {
 	l.docker("version")
 	l.eventually(30*time.Second, "the vanished one is put away", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "1" })
 	l.restart()
-	before := l.docker("logs", "--tail=1", "w")
-	l.eventually(30*time.Second, "the container goes on", func() bool { return l.docker("logs", "--tail=1", "w") != before })
+	before := l.docker("logs", "--tail=1", "counter")
+	l.eventually(30*time.Second, "the container goes on", func() bool { return l.docker("logs", "--tail=1", "counter") != before })
 	assert.NilError(t, silent.cmd.Process.Signal(syscall.SIGCONT))
-	l.docker("stop", "w")
+	l.docker("stop", "counter")
 	_, code := silent.ends(t)
 	assert.Equal(t, code, 3)
 	l.noSessions()
