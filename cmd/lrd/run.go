@@ -24,12 +24,13 @@ import (
 	"lrd/internal/networks"
 	"lrd/internal/oci"
 	"lrd/internal/reload"
+	"lrd/internal/sessions"
 	"lrd/internal/units"
 	"lrd/internal/volumes"
 )
 
 // requestGrace is how long a stop waits for requests that are being answered.
-// Streams are ended at once; what is left are changes, such as a start. A stop of
+// Streams are frozen or ended at once; what is left are changes, such as a start. A stop of
 // a container with a long grace period is cut short: it is on record, and goes on.
 const requestGrace = 5 * time.Second
 
@@ -53,6 +54,8 @@ type daemon struct {
 	ctrs   *containers.Manager
 	reload *reload.Coordinator
 	api    *api.Server
+
+	sessions *sessions.Manager
 
 	// closers end what was begun, last one first.
 	closers []func() error
@@ -80,12 +83,17 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	d.coordinate(src, cfg, level)
 
 	begin := time.Now()
-	if err := d.ctrs.Restore(ctx, d.set); err != nil {
+	d.makeAPI()
+	// Clients of the daemon before take their places when the containers are known and nobody has looked yet at what
+	// became of them: who waits for an exit, or reads the output of a container that removes itself at its end,
+	// must be there before the exit is told.
+	resume := func() { d.sessions.Restore(d.set, d.api.Resume) }
+	if err := d.ctrs.Restore(ctx, d.set, resume); err != nil {
 		return fmt.Errorf("cannot restore the containers: %w", err)
 	}
 	d.dropUnknown(ctx)
 	n := d.ctrs.Counts()
-	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "took", time.Since(begin).Round(time.Millisecond))
+	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "streams", d.sessions.Count(), "took", time.Since(begin).Round(time.Millisecond))
 
 	watching, stopWatching := context.WithCancel(context.Background())
 	d.work.Go(func() { d.ctrs.Run(watching, watch.C) })
@@ -214,14 +222,30 @@ func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.
 	d.closers = append(d.closers, func() error { d.reload.Close(); return nil })
 }
 
-// serveAPI begins to answer.
-func (d *daemon) serveAPI(listeners []net.Listener) {
+// makeAPI makes the API and the streams that it has; nobody is answered yet.
+func (d *daemon) makeAPI() {
+	cfg := d.reload.Current()
+	d.sessions = sessions.New(sessions.Options{
+		Dir: filepath.Join(cfg.ExecRoot, "sessions"), Descriptors: d.store,
+		Max: func() int { return d.reload.Current().MaxSessions },
+		Log: d.log,
+	})
+	d.closers = append(d.closers, func() error {
+		// leave has done this already, unless the start failed: then too the next one goes on.
+		ctx, cancel := context.WithTimeout(context.Background(), requestGrace)
+		defer cancel()
+		return d.sessions.Freeze(ctx)
+	})
 	d.api = api.New(api.Options{
 		Containers: d.ctrs, Images: api.FromImages(d.images, d.ctrs), Volumes: api.FromVolumes(d.vols, d.ctrs), Networks: api.FromNetworks(d.net, d.ctrs),
-		Events: d.events, Warnings: d.net.Warnings,
+		Events: d.events, Sessions: d.sessions, Warnings: d.net.Warnings,
 		Config: d.reload.Current, Reload: d.reload.Handler(),
 		Build: d.build(), Log: d.log,
 	})
+}
+
+// serveAPI begins to answer.
+func (d *daemon) serveAPI(listeners []net.Listener) {
 	for _, l := range listeners {
 		d.work.Go(func() {
 			if err := d.api.Serve(l); err != nil {
@@ -239,6 +263,14 @@ func (d *daemon) leave() error {
 	_ = d.notify(systemd.SdNotifyStopping, "STATUS=Stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), requestGrace)
 	defer cancel()
+	// First, so that a stream finds itself frozen and not ended when the API takes its leave.
+	halt := d.sessions.End
+	if cfg.LiveRestore {
+		halt = d.sessions.Freeze
+	}
+	if err := halt(ctx); err != nil {
+		d.log.Error("Some clients may lose their streams", "error", err)
+	}
 	if err := d.api.Shutdown(ctx); err != nil {
 		d.log.Warn("Some requests were cut short", "error", err)
 	}

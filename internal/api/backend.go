@@ -21,6 +21,7 @@ import (
 	"lrd/internal/containers"
 	"lrd/internal/events"
 	"lrd/internal/output"
+	"lrd/internal/sessions"
 )
 
 // Errors of every interface here carry a kind of github.com/containerd/errdefs and a sentence for a person.
@@ -51,6 +52,8 @@ type ContainerStreams interface {
 	Attach(ctx context.Context, ref string, o containers.AttachOptions) (*containers.Attachment, error)
 	Logs(ctx context.Context, ref string, o output.LinesOptions) (lines containers.OutputReader, tty bool, err error)
 	Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error)
+	// Reading keeps a container that is removed automatically from that, until done is called.
+	Reading(ref string) (done func(), err error)
 	Resize(ctx context.Context, ref string, height, width uint16) error
 }
 
@@ -131,6 +134,7 @@ type Networks interface {
 type Events interface {
 	Publish(m eventtypes.Message)
 	Subscribe(since, until time.Time, match func(eventtypes.Message) bool) *events.Subscription
+	Resume(since, until time.Time, match func(eventtypes.Message) bool, place events.Place) *events.Subscription
 	Subscribers() int
 }
 
@@ -150,6 +154,8 @@ type Options struct {
 	Volumes    Volumes
 	Networks   Networks
 	Events     Events
+	// Sessions have the streams that outlive this process; nil for streams that end with it.
+	Sessions *sessions.Manager
 	// Config returns the configuration in force; a request asks once.
 	Config func() *config.Config
 	// Reload serves POST /lrd/reload.

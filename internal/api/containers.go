@@ -1,11 +1,8 @@
 package api
 
 import (
-	"context"
 	"net/http"
 	"strings"
-
-	"github.com/moby/moby/api/types/container"
 
 	"lrd/internal/containers"
 )
@@ -207,44 +204,4 @@ func windowSize(q *params) (height, width uint16, err error) {
 		return 0, 0, q.err
 	}
 	return uint16(*h), uint16(*w), nil
-}
-
-func (s *Server) containerWait(w http.ResponseWriter, r *request) error {
-	q := r.query()
-	cond := container.WaitCondition(q.text("condition"))
-	switch cond {
-	case "":
-		cond = container.WaitConditionNotRunning
-	case container.WaitConditionNotRunning, container.WaitConditionNextExit, container.WaitConditionRemoved:
-	default:
-		q.fail("invalid condition: %q", string(cond))
-	}
-	if q.err != nil {
-		return q.err
-	}
-	result, err := s.Containers.Wait(r.Context(), r.vars["ref"], cond)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if waitAnswersAtOnce(r.version) {
-		// The client may start the container as soon as it has the head: the wait is registered.
-		w.WriteHeader(http.StatusOK)
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			return err
-		}
-	}
-	select {
-	case resp, ok := <-result:
-		if ok {
-			return answerJSONBody(w, resp)
-		}
-	case <-r.Context().Done():
-	}
-	// After the head an error can only be told in the body. A client that is gone does not read it.
-	err = errLeaving
-	if cause := context.Cause(r.Context()); cause != nil {
-		err = cause
-	}
-	return answerJSONBody(w, container.WaitResponse{StatusCode: -1, Error: &container.WaitExitError{Message: err.Error()}})
 }

@@ -12,59 +12,165 @@ import (
 	"lrd/internal/sessions"
 )
 
-func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
-	q := r.query()
-	o := containers.AttachOptions{
+func parseAttach(q *params) (o containers.AttachOptions, keys []byte, err error) {
+	o = containers.AttachOptions{
 		Stdin: q.flag("stdin"), Stdout: q.flag("stdout"), Stderr: q.flag("stderr"),
 		Stream: q.flag("stream"), Logs: q.flag("logs"),
 	}
-	keys, err := sessions.ParseDetachKeys(q.text("detachKeys"))
+	keys, err = sessions.ParseDetachKeys(q.text("detachKeys"))
 	if err != nil {
 		q.fail("%v", err)
-	}
-	if q.err != nil {
-		return q.err
 	}
 	if !o.Stream {
 		o.Stdin = false // nothing is followed, so there is nobody to type to
 	}
+	return o, keys, q.err
+}
+
+func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
+	o, keys, err := parseAttach(r.query())
+	if err != nil {
+		return err
+	}
+	leave, err := s.Sessions.Admit()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	saved, read, err := s.follow(r, kindAttach)
+	if err != nil {
+		return err
+	}
+	end := sessions.EndFailed
+	defer func() { read(end) }()
 	// Cancelling ends a write to the container's input that waits for the container; see containers.Attachment.
 	ctx, release := context.WithCancel(r.Context())
 	defer release()
-	a, err := s.Containers.Attach(ctx, r.vars["ref"], o)
+	a, err := s.Containers.Attach(ctx, saved.Container, o)
 	if err != nil {
 		return err
 	}
-	conn, err := sessions.TakeOver(w, r.Request, streamType(r.version, a.TTY))
+	conn, err := sessions.Hijack(w)
 	if err != nil {
 		return err
 	}
-	streams := sessions.Streams{
-		TTY: a.TTY, Stdout: o.Stdout, Stderr: o.Stderr, Stdin: a.Stdin, StdinOnce: a.StdinOnce,
-		DetachKeys: keys, Done: a.Done, Release: release,
-	}
-	if a.Output != nil {
-		streams.Output = a.Output
-	}
-	end, err := sessions.Run(r.Context(), conn, streams)
-	s.Log.Debug("attached client left", "container", r.vars["ref"], "end", end.String(), "error", err)
-	return nil
+	streams := attachStreams(a, o, keys)
+	streams.Release = release
+	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
+		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
+	return err
 }
 
-func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
-	q := r.query()
+func attachStreams(a *containers.Attachment, o containers.AttachOptions, keys []byte) sessions.Streams {
+	return sessions.Streams{
+		TTY: a.TTY, Output: placed(a.Output), Stdout: o.Stdout, Stderr: o.Stderr, Stdin: a.Stdin, StdinOnce: a.StdinOnce,
+		DetachKeys: keys, Done: a.Done,
+	}
+}
+
+// placed is what a client reads, with a place that can be saved where there is one.
+func placed(r containers.OutputReader) sessions.Source {
+	switch r := r.(type) {
+	case nil:
+		return nil
+	case *output.Reader:
+		return sessions.FromReader(r)
+	case *output.Lines:
+		return sessions.FromLines(r)
+	}
+	return r
+}
+
+// resumeAttach goes on with an attached client of an earlier process.
+func (s *Server) resumeAttach(ctx context.Context, saved savedStream, at sessions.Cursor) (sessions.Streams, func(), error) {
+	o, keys, err := parseAttach(saved.query())
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	from := at.ReaderPosition()
+	o.From = &from
+	done, err := s.Containers.Reading(saved.Container)
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	a, err := s.Containers.Attach(ctx, saved.Container, o)
+	if err != nil {
+		done()
+		return sessions.Streams{}, nil, err
+	}
+	streams := attachStreams(a, o, keys)
+	if now, err := s.Containers.Inspect(ctx, saved.Container, false); err == nil && now.State.FinishedAt != saved.Finished {
+		// The run that was attached to has ended, and been told so, before. With output, its end is in there.
+		over := make(chan struct{})
+		close(over)
+		streams.Done = over
+	}
+	return streams, done, nil
+}
+
+func parseLogs(q *params) (output.LinesOptions, error) {
 	o := output.LinesOptions{
 		Stdout: q.flag("stdout"), Stderr: q.flag("stderr"),
 		Follow: q.flag("follow"), Timestamps: q.flag("timestamps"),
 		Since: q.moment("since"), Until: q.moment("until"), Tail: q.tail("tail"),
 	}
 	q.flag("details") // known, and empty: lrd gives lines no extra attributes
-	if q.err != nil {
-		return q.err
+	if q.err == nil && !o.Stdout && !o.Stderr {
+		q.fail("Bad parameters: you must choose at least one stream")
 	}
-	if !o.Stdout && !o.Stderr {
-		return invalid("Bad parameters: you must choose at least one stream")
+	return o, q.err
+}
+
+func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
+	o, err := parseLogs(r.query())
+	if err != nil {
+		return err
 	}
+	if !o.Follow {
+		return s.printLogs(w, r, o)
+	}
+	leave, err := s.Sessions.Admit()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	saved, read, err := s.follow(r, kindLogs)
+	if err != nil {
+		return err
+	}
+	end := sessions.EndFailed
+	defer func() { read(end) }()
+	lines, tty, err := s.Containers.Logs(r.Context(), saved.Container, o)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", streamType(r.version, tty))
+	saved.multiplexed = !tty
+	end, err = s.serveBody(w, r, saved, sessions.Streams{Output: placed(lines), Stdout: o.Stdout, Stderr: o.Stderr})
+	return err
+}
+
+// resumeLogs goes on with a client of an earlier process.
+func (s *Server) resumeLogs(ctx context.Context, saved savedStream, at sessions.Cursor) (sessions.Streams, func(), error) {
+	o, err := parseLogs(saved.query())
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	o.From = at.LinesPosition()
+	done, err := s.Containers.Reading(saved.Container)
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	lines, _, err := s.Containers.Logs(ctx, saved.Container, o)
+	if err != nil {
+		done()
+		return sessions.Streams{}, nil, err
+	}
+	return sessions.Streams{Output: placed(lines), Stdout: o.Stdout, Stderr: o.Stderr}, done, nil
+}
+
+// printLogs answers with what there is. It is over soon, and no session.
+func (s *Server) printLogs(w http.ResponseWriter, r *request, o output.LinesOptions) error {
 	lines, tty, err := s.Containers.Logs(r.Context(), r.vars["ref"], o)
 	if err != nil {
 		return err

@@ -1,14 +1,17 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
+	"lrd/internal/containers"
 	"lrd/internal/events"
+	"lrd/internal/output"
+	"lrd/internal/sessions"
 )
 
 // Media types of the event stream, see "Monitor events" in the API.
@@ -22,46 +25,86 @@ var eventFilterKeys = []string{
 	"builder", "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type", "volume",
 }
 
-func (s *Server) eventStream(w http.ResponseWriter, r *request) error {
-	q := r.query()
-	since, until := q.moment("since"), q.moment("until")
-	f := q.filters(eventFilterKeys...)
-	if q.err == nil && !until.IsZero() && until.Before(since) {
+// eventQuery is what a client of /events asks for.
+type eventQuery struct {
+	since, until time.Time
+	filters      containers.Filters
+}
+
+func parseEventQuery(q *params) (e eventQuery, err error) {
+	e.since, e.until = q.moment("since"), q.moment("until")
+	e.filters = q.filters(eventFilterKeys...)
+	if q.err == nil && !e.until.IsZero() && e.until.Before(e.since) {
 		q.fail("`since` time (%s) cannot be after `until` time (%s)", q.text("since"), q.text("until"))
 	}
-	if q.err != nil {
-		return q.err
-	}
-	sub := s.Events.Subscribe(since, until, eventMatcher(f))
-	defer sub.Close()
+	return e, q.err
+}
 
+func (s *Server) eventStream(w http.ResponseWriter, r *request) error {
+	e, err := parseEventQuery(r.query())
+	if err != nil {
+		return err
+	}
+	leave, err := s.Sessions.Admit()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	sub := s.Events.Subscribe(e.since, e.until, eventMatcher(e.filters))
+	defer sub.Close()
 	media := eventMedia(r.Header.Get("Accept"))
 	w.Header().Set("Content-Type", media)
-	w.WriteHeader(http.StatusOK)
-	flush := http.NewResponseController(w).Flush
-	for {
-		// The first flush is before the first event: the client learns that it is subscribed.
-		if err := flush(); err != nil {
-			return err
-		}
-		m, err := sub.Next(r.Context())
-		switch {
-		case errors.Is(err, io.EOF), r.Context().Err() != nil, errors.Is(err, events.ErrClosed):
-			return nil
-		case err != nil:
-			return err // a client that lagged sees its stream end, and asks again with since
-		}
-		line, err := json.Marshal(eventFor(r.version, m))
-		if err != nil {
-			return err
-		}
-		if media == mediaSequence {
-			line = append([]byte{0x1e}, line...)
-		}
-		if _, err := w.Write(append(line, '\n')); err != nil {
-			return err
-		}
+	// The head goes out before the first event: the client learns that it is subscribed.
+	saved := newSaved(r, kindEvents)
+	saved.Media = media
+	_, err = s.serveBody(w, r, saved, sessions.Streams{
+		Output: &eventSource{Subscription: sub, version: r.version, media: media},
+	})
+	return err
+}
+
+// resumeEvents goes on with an event stream of an earlier process.
+func (s *Server) resumeEvents(_ context.Context, saved savedStream, at sessions.Cursor) (sessions.Streams, func(), error) {
+	e, err := parseEventQuery(saved.query())
+	if err != nil {
+		return sessions.Streams{}, nil, err
 	}
+	place := events.Place{SeamTime: at[0], SeamHash: at[1], LastTime: at[2], LastHash: at[3], Live: at[4] != 0}
+	sub := s.Events.Resume(e.since, e.until, eventMatcher(e.filters), place)
+	return sessions.Streams{Output: &eventSource{Subscription: sub, version: saved.version(), media: saved.Media}}, sub.Close, nil
+}
+
+// eventSource is a subscription as what a client reads.
+type eventSource struct {
+	*events.Subscription
+	version version
+	media   string
+}
+
+// Next returns an event in the client's form. A client that lagged sees its stream end, and asks again with since.
+func (s *eventSource) Next(ctx context.Context) (output.Chunk, error) {
+	m, err := s.Subscription.Next(ctx)
+	if err != nil {
+		return output.Chunk{}, err
+	}
+	line, err := json.Marshal(eventFor(s.version, m))
+	if err != nil {
+		return output.Chunk{}, err
+	}
+	if s.media == mediaSequence {
+		line = append([]byte{0x1e}, line...)
+	}
+	return output.Chunk{Data: append(line, '\n')}, nil
+}
+
+// Cursor is the subscription's place.
+func (s *eventSource) Cursor() sessions.Cursor {
+	p := s.Place()
+	c := sessions.Cursor{p.SeamTime, p.SeamHash, p.LastTime, p.LastHash}
+	if p.Live {
+		c[4] = 1
+	}
+	return c
 }
 
 // eventMedia chooses the form of the stream. A client that asks for none of them gets what dockerd always

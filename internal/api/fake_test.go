@@ -377,6 +377,11 @@ func (f *fakeContainers) Wait(ctx context.Context, ref string, _ container.WaitC
 	return ch, nil
 }
 
+func (f *fakeContainers) Reading(ref string) (func(), error) {
+	_, err := f.get(ref)
+	return func() {}, err
+}
+
 func (f *fakeContainers) Resize(_ context.Context, ref string, height, width uint16) error {
 	c, err := f.get(ref)
 	if err == nil {

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
+	"github.com/moby/moby/api/types/container"
+
 	"lrd/internal/containers"
 	"lrd/internal/output"
 )
@@ -26,6 +28,13 @@ func (l realLogs) Logs(_ context.Context, _ string, o output.LinesOptions) (cont
 	lines, err := l.log.Lines(o)
 	return lines, true, err
 }
+
+// Inspect knows every container.
+func (l realLogs) Inspect(context.Context, string, bool) (container.InspectResponse, error) {
+	return container.InspectResponse{ID: "c"}, nil
+}
+
+func (l realLogs) Reading(string) (func(), error) { return func() {}, nil }
 
 // TestFollowedLinesArriveAtOnce: what copyLines asks of a reader with an expired context holds for the real one.
 func TestFollowedLinesArriveAtOnce(t *testing.T) {

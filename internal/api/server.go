@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lrd/internal/sessions"
 )
 
 // headerTimeout is how long a client may take to send the head of a request. A local client needs
@@ -40,6 +42,9 @@ type Server struct {
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.Sessions == nil {
+		o.Sessions = sessions.New(sessions.Options{Log: o.Log})
 	}
 	s := &Server{Options: o, host: findHost()}
 	s.leaving, s.leave = context.WithCancelCause(context.Background())

@@ -24,6 +24,8 @@ type Config struct {
 	LiveRestore bool // containers outlive a stop of the daemon
 	Swarm       bool // the administrator says that this host is a swarm node
 
+	MaxSessions int // streams of clients at once
+
 	DataRoot string // absolute
 	ExecRoot string // absolute
 	Group    string // group of the API socket

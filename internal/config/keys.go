@@ -69,6 +69,13 @@ var table = []*Key{
 		binding: one(duration, func(c *Config) *time.Duration { return &c.DefaultStopTimeout }, 10*time.Second),
 	},
 	{
+		Name: "max-sessions", Reloadable: true,
+		Doc: "How many streams clients may have open at once: `docker attach`, `run` in the foreground, `logs --follow`, " +
+			"`wait` and `events`. Each is kept over a restart, with a descriptor in systemd's store and a small file in " +
+			"exec-root. One too many is refused. Raise `FileDescriptorStoreMax=` of lrd.service along with it.",
+		binding: one(integer(1, 100000), func(c *Config) *int { return &c.MaxSessions }, 1000),
+	},
+	{
 		Name: "swarm", Reloadable: true,
 		Doc: "Says that this host is meant to be a Docker Swarm node. lrd has no swarm mode: the key exists so that " +
 			"the combination with live-restore is refused in Docker's words; without live-restore it only warns.",

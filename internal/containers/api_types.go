@@ -78,6 +78,8 @@ type AttachOptions struct {
 	Stream bool
 	// Logs begins with what the container wrote so far.
 	Logs bool
+	// From is where an earlier attachment's output was; this one goes on there, whatever Logs says.
+	From *output.Position
 }
 
 // OutputReader is a position in a container's output. *output.Reader and *output.Lines are ones.

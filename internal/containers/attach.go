@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -25,10 +26,11 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 		return nil, err
 	}
 	r, s := c.snapshot()
-	if s.State == "paused" {
+	switch {
+	case o.From != nil: // it is attached already
+	case s.State == "paused":
 		return nil, refused(errdefs.ErrConflict, "container %s is paused, unpause the container before attach", r.Name)
-	}
-	if s.Running() && !c.connected() {
+	case s.Running() && !c.connected():
 		return nil, refused(errdefs.ErrFailedPrecondition, "cannot attach to container %s: %s", r.Name, s.Reason)
 	}
 	out, err := c.output()
@@ -41,6 +43,9 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 		from := end
 		if o.Logs {
 			from = output.Position{}
+		}
+		if o.From != nil {
+			from = *o.From
 		}
 		reader := out.Reader(from)
 		if !o.Stream {
@@ -70,6 +75,52 @@ func (c *Container) ended() <-chan struct{} {
 		c.runEnded = make(chan struct{})
 	}
 	return c.runEnded
+}
+
+// Reading says that somebody reads the container's output: with AutoRemove it is not removed after its end
+// before done is called, which may be called again. It can be removed by a person all the same. Errors: ErrNotFound.
+func (m *Manager) Reading(ref string) (done func(), err error) {
+	c, err := m.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readers++
+	return sync.OnceFunc(func() { m.doneReading(c) }), nil
+}
+
+// doneReading removes the container if this reader was the last that its removal has waited for.
+func (m *Manager) doneReading(c *Container) {
+	c.mu.Lock()
+	c.readers--
+	remove := c.readers == 0 && c.removeWhenRead
+	if remove {
+		c.removeWhenRead = false
+	}
+	c.mu.Unlock()
+	if remove && m.ctx.Err() == nil {
+		m.later(c, func(ctx context.Context) { m.autoRemove(ctx, c) })
+	}
+}
+
+// autoRemove removes a container that is over and was made to be removed then, as soon as nobody reads its
+// output any more. The caller holds c.op.
+func (m *Manager) autoRemove(ctx context.Context, c *Container) {
+	c.mu.Lock()
+	if c.status.Running() || len(c.restarting) > 0 || !c.record.HostConfig.AutoRemove {
+		c.mu.Unlock()
+		return
+	}
+	if c.readers > 0 {
+		c.removeWhenRead = true
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
+		m.logger(c.id, "remove").Error("Cannot remove the container after its end", "error", err)
+	}
 }
 
 // Logs reads what a container has written, whole lines. Errors: ErrNotFound.
@@ -158,6 +209,16 @@ func (in *input) Write(p []byte) (int, error) {
 		err = io.ErrClosedPipe
 	}
 	return n, err
+}
+
+// Pipe waits until the container has been started, and returns its input, for splicing into it. Writing to it
+// waits as Write does. With a TTY it is no pipe.
+func (in *input) Pipe() (syscall.RawConn, error) {
+	in.once.Do(func() { in.f, in.err = in.open() })
+	if in.err != nil {
+		return nil, in.err
+	}
+	return in.f.SyscallConn()
 }
 
 // Close is the client's end of input. The container reads end of file if

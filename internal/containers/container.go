@@ -42,7 +42,10 @@ type Container struct {
 	// runEnded is closed at the end of the current run; nil while there is none.
 	runEnded chan struct{}
 	waiters  []*waiter
-	gone     bool // removed: nothing may be written any more
+	// readers of the output are served before an AutoRemove; removeWhenRead says that the last of them is waited for.
+	readers        int
+	removeWhenRead bool
+	gone           bool // removed: nothing may be written any more
 	// stopping says that the run is being ended by lrd: the restart policy does not hold for it.
 	stopping bool
 

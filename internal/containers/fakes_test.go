@@ -273,7 +273,7 @@ func newWorld(t *testing.T, systemd int) *world {
 func (w *world) boot() {
 	w.t.Helper()
 	w.newManager()
-	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t)))
+	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t), nil))
 	w.run()
 }
 

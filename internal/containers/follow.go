@@ -270,18 +270,12 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 			s.Reason = homeReason(*r, m.o.Images.Driver())
 		})
 	}
-	r, s := c.snapshot()
-	c.wake(container.WaitConditionNotRunning, s.ExitCode, nil)
-	keep := len(c.restarting) > 0
+	c.wake(container.WaitConditionNotRunning, c.Status().ExitCode, nil)
 	if c.foreign {
 		m.dropForeign(c)
 		return
 	}
-	if r.HostConfig.AutoRemove && !keep {
-		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
-			log.Error("Cannot remove the container after its end", "error", err)
-		}
-	}
+	m.autoRemove(ctx, c)
 }
 
 // putAway releases everything of a run that is over. It may be called again.

@@ -129,7 +129,7 @@ func (w *world) stopAndStart(h *holdingUnits, meanwhile func()) {
 	}
 	w.newManager()
 	w.holding(h)
-	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t)))
+	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t), nil))
 	w.run()
 }
 

@@ -35,7 +35,10 @@ const restoreParallel = 8
 // that run is collected again. What is left of runs that are over is put away
 // afterwards, in the background. A container that cannot be taken back is no
 // error of Restore's: it is shown with its Status.Reason.
-func (m *Manager) Restore(ctx context.Context, stored Stored) error {
+//
+// known is called when all containers are known and none has been looked at: whoever waits for one, or reads its
+// output, may register then, and hears of all that has happened while the daemon was away. It may be nil.
+func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) error {
 	all, err := m.records.list()
 	if err != nil {
 		return err
@@ -54,6 +57,9 @@ func (m *Manager) Restore(ctx context.Context, stored Stored) error {
 		m.index(k.c)
 	}
 	m.restoreExecs(ctx, loaded, descriptors)
+	if known != nil {
+		known()
+	}
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
 	for _, k := range cases {
@@ -199,7 +205,12 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 		log.Debug("Taking the container back", "verdict", k.verdict.Action)
 	}
 	switch k.verdict.Action {
-	case Keep, Broken:
+	case Keep:
+		k.ends.close()
+		if s := k.c.Status(); s.State == container.StateExited && !s.StartedAt.IsZero() {
+			m.later(k.c, func(ctx context.Context) { m.autoRemove(ctx, k.c) }) // the daemon before came no further
+		}
+	case Broken:
 		k.ends.close()
 	case NeverRan:
 		k.ends.close()
@@ -243,9 +254,7 @@ func (m *Manager) reconnect(k *restoring) {
 		k.ends.close()
 		return
 	}
-	k.c.mu.Lock()
-	k.c.runEnded = make(chan struct{})
-	k.c.mu.Unlock()
+	_ = k.c.ended() // makes it, if nobody has attached yet
 	if err := m.connect(k.c, k.ends); err != nil {
 		m.logger(k.c.id, "restore").Error("Cannot collect the container's output", "error", err)
 		k.c.note(func(_ *Record, s *Status) { s.Reason = "its output is not collected: " + err.Error() })

@@ -350,7 +350,7 @@ func TestRestoreNeedsSystemd(t *testing.T) {
 	w.leave()
 	w.newManager()
 	w.arm("Units.List", errFault)
-	err := w.m.Restore(t.Context(), w.store.handBack(t))
+	err := w.m.Restore(t.Context(), w.store.handBack(t), nil)
 	assert.Check(t, errors.Is(err, errFault))
 	w.arm("Units.List", nil)
 }

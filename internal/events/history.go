@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/moby/moby/api/types/events"
 )
@@ -143,6 +142,40 @@ func (h *history) close() error {
 	return nil
 }
 
+// last is the event that was told last; zero if there is none that can be read.
+func (h *history) last() events.Message {
+	s := h.snapshot()
+	defer s.close()
+	if m, ok := s.lastOf(s.current, s.size); ok {
+		return m
+	}
+	if s.previous == nil {
+		return events.Message{}
+	}
+	info, err := s.previous.Stat()
+	if err != nil {
+		h.log.Error("cannot read the event history", "operation", "events", "error", err)
+		return events.Message{}
+	}
+	m, _ := s.lastOf(s.previous, info.Size())
+	return m
+}
+
+// lastOf is the last line of the first size bytes of f.
+func (s *snapshot) lastOf(f *os.File, size int64) (m events.Message, ok bool) {
+	if f == nil || size == 0 {
+		return m, false
+	}
+	tail := make([]byte, min(size, 64<<10))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		s.log.Error("cannot read the event history", "operation", "events", "error", err)
+		return m, false
+	}
+	tail = bytes.TrimSuffix(tail, []byte{'\n'})
+	err := json.Unmarshal(tail[bytes.LastIndexByte(tail, '\n')+1:], &m)
+	return m, err == nil
+}
+
 // snapshot is the history as it was at one moment: both files held open, and how much of the current one counts.
 type snapshot struct {
 	log               *slog.Logger
@@ -169,8 +202,7 @@ func (h *history) reopen(name string) *os.File {
 	return f
 }
 
-// read returns the wanted events in order of time; events of one time stay in the order of telling. It closes
-// the snapshot.
+// read returns the wanted events in the order of telling. It closes the snapshot.
 func (s *snapshot) read(wants func(events.Message) bool) []events.Message {
 	var found []events.Message
 	if s.previous != nil {
@@ -179,15 +211,6 @@ func (s *snapshot) read(wants func(events.Message) bool) []events.Message {
 	if s.current != nil {
 		found = s.scan(s.current, io.LimitReader(s.current, s.size), wants, found)
 	}
-	slices.SortStableFunc(found, func(a, b events.Message) int {
-		switch {
-		case a.TimeNano < b.TimeNano:
-			return -1
-		case a.TimeNano > b.TimeNano:
-			return 1
-		}
-		return 0
-	})
 	s.close()
 	return found
 }

@@ -55,6 +55,7 @@ type Hub struct {
 	history *history
 	subs    map[*Subscription]struct{}
 	closed  bool
+	last    events.Message // published last; of an earlier process after Open
 }
 
 // Open opens the history in dir, making the directory if needed, and repairs what a crash left torn.
@@ -64,7 +65,9 @@ func Open(dir string, o Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Hub{queue: o.Queue, history: h, subs: make(map[*Subscription]struct{})}, nil
+	hub := &Hub{queue: o.Queue, history: h, subs: make(map[*Subscription]struct{})}
+	hub.last = h.last()
+	return hub, nil
 }
 
 // Publish writes the event to the history and tells every subscriber. It never waits for one of them.
@@ -79,6 +82,7 @@ func (h *Hub) Publish(m events.Message) {
 		return
 	}
 	h.history.append(m)
+	h.last = m
 	for s := range h.subs {
 		s.offer(m)
 	}
@@ -107,25 +111,29 @@ func complete(m events.Message) events.Message {
 // called by the publisher with a lock held, so it must be quick and must not call the Hub. The caller closes
 // the Subscription.
 func (h *Hub) Subscribe(since, until time.Time, match func(events.Message) bool) *Subscription {
-	s := &Subscription{
-		hub:   h,
-		since: since,
-		until: until,
-		match: match,
-		limit: h.queue,
-		wake:  make(chan struct{}, 1),
-	}
+	s := h.newSubscription(since, until, match)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		s.err = ErrClosed
 		return s
 	}
+	s.place.SeamTime, s.place.SeamHash = h.last.TimeNano, 0
+	if h.last.TimeNano != 0 {
+		s.place.SeamHash = hash(h.last)
+	}
 	if !since.IsZero() || !until.IsZero() {
 		s.past = h.history.snapshot()
 	}
 	h.subs[s] = struct{}{}
 	return s
+}
+
+func (h *Hub) newSubscription(since, until time.Time, match func(events.Message) bool) *Subscription {
+	return &Subscription{
+		hub: h, since: since, until: until, match: match,
+		limit: h.queue, wake: make(chan struct{}, 1),
+	}
 }
 
 // Subscribers returns the number of open subscriptions, which /info calls NEventsListener.

@@ -19,6 +19,10 @@ type Subscription struct {
 
 	// told is what Next has read of the history and not yet returned. Only Next touches it.
 	told []events.Message
+	// toldLive is how many at the end of told lie behind the seam; see Place. Only Next touches it and place.
+	toldLive int
+	place    Place
+	resumed  bool
 
 	// wake holds a token when queue or err changed.
 	wake chan struct{}
@@ -34,10 +38,11 @@ type Subscription struct {
 // [ErrLagged] when this subscriber was too slow, [ErrClosed] after Close, or the cause of ctx.
 func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 	if past := s.takePast(); past != nil {
-		s.told = past.read(s.wants)
+		s.readPast(past)
 	}
 	if len(s.told) > 0 {
 		m := s.told[0]
+		s.returned(m, len(s.told) <= s.toldLive)
 		s.told = s.told[1:]
 		return m, nil
 	}
@@ -50,6 +55,9 @@ func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 	}
 	for {
 		if m, ok, err := s.take(); ok || err != nil {
+			if ok {
+				s.returned(m, true)
+			}
 			return m, err
 		}
 		select {
@@ -57,7 +65,9 @@ func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 		case <-over:
 			// What was published before until passed is already in the queue.
 			m, ok, err := s.take()
-			if !ok && err == nil {
+			if ok {
+				s.returned(m, true)
+			} else if err == nil {
 				err = io.EOF
 			}
 			return m, err

@@ -1,23 +1,17 @@
 package sessions
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-// Media types of the Docker Engine API for hijacked streams.
-const (
-	MediaTypeRaw         = "application/vnd.docker.raw-stream"
-	MediaTypeMultiplexed = "application/vnd.docker.multiplexed-stream"
 )
 
 // ErrNoTakeover says that the connection of a request cannot be taken over: it is not HTTP/1.1, or a wrapper hides it.
@@ -26,7 +20,12 @@ var ErrNoTakeover = errors.New("this connection cannot be upgraded to a stream")
 // Conn is a client's connection after HTTP. Reading gives first what net/http had read already.
 type Conn struct {
 	net.Conn
-	early io.Reader // bytes read by net/http, then the connection
+	raw   syscall.RawConn
+	early []byte // read by net/http
+
+	// For tests. maxWrite bounds one write(2). step is called before everything that a SIGKILL could come before.
+	maxWrite int
+	step     func()
 }
 
 // TakeOver takes the connection of a request over from net/http and sends the head of the response: 101
@@ -36,6 +35,19 @@ type Conn struct {
 // An error before the takeover is [ErrNoTakeover], and an HTTP answer is still possible; after any other
 // error the connection is closed.
 func TakeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*Conn, error) {
+	c, err := Hijack(w)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Conn.Write(UpgradeHead(r, mediaType)); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cannot answer the client: %w", err)
+	}
+	return c, nil
+}
+
+// Hijack is TakeOver without the head.
+func Hijack(w http.ResponseWriter) (*Conn, error) {
 	raw, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoTakeover, err)
@@ -45,33 +57,50 @@ func TakeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*Conn, 
 		raw.Close()
 		return nil, fmt.Errorf("cannot take over the client's connection: %w", err)
 	}
-	if _, err := io.WriteString(raw, head(r, mediaType)); err != nil {
+	c, err := newConn(raw)
+	if err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("cannot answer the client: %w", err)
+		return nil, err
 	}
-	return newConn(raw, rw.Reader), nil
+	if n := rw.Reader.Buffered(); n > 0 {
+		c.early = make([]byte, n)
+		if _, err := io.ReadFull(rw.Reader, c.early); err != nil {
+			raw.Close()
+			return nil, fmt.Errorf("cannot take over the client's connection: %w", err)
+		}
+	}
+	return c, nil
 }
 
-// head is the head of the response. A client without Upgrade is always told "raw": that is what such clients
-// were written for.
-func head(r *http.Request, mediaType string) string {
-	if _, ok := r.Header["Upgrade"]; !ok {
-		return "HTTP/1.1 200 OK\r\nContent-Type: " + MediaTypeRaw + "\r\n\r\n"
+func newConn(c net.Conn) (*Conn, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("%w: it is a %T", ErrNoTakeover, c)
 	}
-	return "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + mediaType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoTakeover, err)
+	}
+	return &Conn{Conn: c, raw: raw}, nil
 }
 
-func newConn(raw net.Conn, buffered *bufio.Reader) *Conn {
-	c := &Conn{Conn: raw, early: raw}
-	if buffered != nil && buffered.Buffered() > 0 {
-		c.early = io.MultiReader(io.LimitReader(buffered, int64(buffered.Buffered())), raw)
+// file is a descriptor of the connection's own, for the caller to close.
+func (c *Conn) file() (*os.File, error) {
+	f, ok := c.Conn.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("a %T has no descriptor", c.Conn)
 	}
-	return c
+	return f.File()
 }
 
 // Read reads what the client sent.
 func (c *Conn) Read(p []byte) (int, error) {
-	return c.early.Read(p)
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
 }
 
 // CloseWrite tells the client that nothing more comes, and leaves the other direction open.
@@ -82,24 +111,122 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
+func (c *Conn) tick() {
+	if c.step != nil {
+		c.step()
+	}
+}
+
+// writeOnce makes one write(2), waiting until it takes something. What it took it returns, whatever happens:
+// that is why it is not Write.
+func (c *Conn) writeOnce(p []byte) (n int, err error) {
+	if c.maxWrite > 0 && len(p) > c.maxWrite {
+		p = p[:c.maxWrite]
+	}
+	c.tick()
+	waitErr := c.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			if err != unix.EINTR { //nolint:errorlint // an errno
+				break
+			}
+		}
+		return err != unix.EAGAIN //nolint:errorlint // an errno
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	c.tick()
+	return max(n, 0), err
+}
+
+// peek waits for input and copies it without taking it; io.EOF when the client sends no more.
+func (c *Conn) peek(p []byte) (int, error) { return c.receive(p, unix.MSG_PEEK) }
+
+// consume takes input that peek has shown. It is there, so that there is nothing to wait for, and no deadline to heed.
+func (c *Conn) consume(p []byte) (err error) {
+	c.tick()
+	controlErr := c.raw.Control(func(fd uintptr) {
+		for len(p) > 0 {
+			n, _, recvErr := unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT)
+			switch {
+			case n > 0:
+				p = p[n:]
+			case recvErr == unix.EINTR: //nolint:errorlint // an errno
+			default:
+				err = errors.Join(io.ErrUnexpectedEOF, recvErr)
+				return
+			}
+		}
+	})
+	return errors.Join(controlErr, err)
+}
+
+func (c *Conn) receive(p []byte, flags int) (n int, err error) {
+	c.tick()
+	waitErr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), p, flags|unix.MSG_DONTWAIT)
+			if err != unix.EINTR { //nolint:errorlint // an errno
+				break
+			}
+		}
+		return err != unix.EAGAIN //nolint:errorlint // an errno
+	})
+	switch {
+	case waitErr != nil:
+		return 0, waitErr
+	case err != nil:
+		return 0, os.NewSyscallError("recvfrom", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// spliceMax is how much input is moved at once; a pipe takes less.
+const spliceMax = 1 << 20
+
+// splice moves input to a pipe, waiting for room in it. What the kernel takes from the connection is in the
+// pipe: a SIGKILL neither loses nor doubles a byte.
+func (c *Conn) splice(to syscall.RawConn) (err error) {
+	c.tick()
+	var outer error
+	controlErr := c.raw.Control(func(from uintptr) {
+		outer = to.Write(func(pipe uintptr) bool {
+			for {
+				_, err = unix.Splice(int(from), nil, int(pipe), nil, spliceMax, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+				if err != unix.EINTR { //nolint:errorlint // an errno
+					break
+				}
+			}
+			return err != unix.EAGAIN //nolint:errorlint // an errno
+		})
+	})
+	return errors.Join(controlErr, outer, err)
+}
+
+// atomic is the most that one write(2) to the client takes as a whole or not at all: on a unix socket, what
+// fits into one of the kernel's buffers (unix_stream_sendmsg in net/unix/af_unix.c: half the send buffer, and
+// 32 KiB at least can be had at once). Elsewhere there is no such number, and this is a size as good as any.
+func (c *Conn) atomic() int {
+	n := 0
+	_ = c.raw.Control(func(fd uintptr) {
+		n, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	return min(max(n/2-128, 512), 32<<10)
+}
+
 // awaitGone returns when the client has closed the connection as a whole, or when the read deadline of the
-// connection has passed. It is called after Read returned io.EOF, which a client that only shut down its
+// connection has passed. It is called after the client's end of input, which a client that only shut down its
 // writing side causes too.
 //
 // On a unix socket POLLHUP is set exactly when the peer is gone. On TCP the two cannot be told apart without
 // writing: there this waits for a reset.
 func (c *Conn) awaitGone() {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return
-	}
 	// Read calls the function again each time the runtime's poller hears of the descriptor; a hang-up is one
 	// of those times.
-	_ = rc.Read(func(fd uintptr) bool {
+	_ = c.raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		_, err := unix.Poll(p, 0)
 		return err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
@@ -121,5 +248,12 @@ func (c *Conn) Finish(ctx context.Context) {
 	_ = c.SetReadDeadline(time.Now().Add(lingerTime))
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(past) })
 	defer stop()
-	_, _ = io.Copy(io.Discard, c)
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c})
+}
+
+// hangUp ends the connection for every process that has it: a copy in systemd's store must not keep the client
+// waiting.
+func (c *Conn) hangUp() {
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	_ = c.Close()
 }

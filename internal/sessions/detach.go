@@ -71,6 +71,13 @@ func newDetector(keys []byte) *detector {
 	return d
 }
 
+// resume goes on where held bytes of the keys were typed.
+func (d *detector) resume(held uint32) {
+	if int(held) < len(d.keys) {
+		d.n = int(held)
+	}
+}
+
 // pass appends to out what of in is input for the container. It returns errDetach when the keys are complete;
 // what follows them is dropped.
 func (d *detector) pass(out, in []byte) ([]byte, error) {

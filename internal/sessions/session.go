@@ -2,31 +2,22 @@ package sessions
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
+	"syscall"
 	"time"
-
-	"lrd/internal/output"
 )
-
-// Source is a position in a container's output.
-type Source interface {
-	// Next returns the next chunk, whose data is valid until the next call, waiting for it if need be; io.EOF
-	// when the run has ended.
-	Next(ctx context.Context) (output.Chunk, error)
-}
 
 // Streams are the container's side of a session.
 type Streams struct {
-	// TTY: the output is sent raw, and DetachKeys are looked for.
+	// TTY: DetachKeys are looked for, and the client's end of input is a detach.
 	TTY bool
 	// Output is what the client gets to see; nil for nothing.
 	Output Source
-	// Stdout and Stderr choose what of Output is sent. With TTY all of it is.
+	// Stdout and Stderr choose what of Output is sent, where the output is multiplexed. Otherwise all of it is.
 	Stdout, Stderr bool
 	// Stdin takes what the client types; nil for nobody. Its Close is called only for the client's end of
-	// input, and only with StdinOnce and without TTY.
+	// input, and only with StdinOnce and without TTY. If it is a [PipeInput] too, input is spliced into the pipe.
 	Stdin io.WriteCloser
 	// StdinOnce: the container's input ends with the client's.
 	StdinOnce bool
@@ -34,9 +25,17 @@ type Streams struct {
 	DetachKeys []byte
 	// Done is closed when the container's run has ended. Needed where Output is nil; with Output, its io.EOF says so.
 	Done <-chan struct{}
-	// Release makes a Write to Stdin that waits for the container return. Run calls it once, when the session
+	// Release makes a Write to Stdin that waits for the container return. It is called once, when the session
 	// has ended.
 	Release func()
+	// Farewell is sent as the last words if the daemon leaves and the session ends with it.
+	Farewell []byte
+}
+
+// PipeInput is a container's input that is a pipe.
+type PipeInput interface {
+	// Pipe waits until the pipe is there. Release makes it, and writing to what it returns, return an error.
+	Pipe() (syscall.RawConn, error)
 }
 
 // End is why a session ended.
@@ -47,46 +46,38 @@ const (
 	EndExited   End = iota // the container's run ended, and all its output was sent
 	EndDetached            // the client let go, the container runs
 	EndGone                // the client is gone
-	EndStopped             // ctx was done
+	EndStopped             // the daemon leaves, and the session ended with it
 	EndFailed              // the output could not be read
+	EndFrozen              // the daemon leaves, and the next one goes on with the session
 )
 
 func (e End) String() string {
-	return [...]string{"exited", "detached", "gone", "stopped", "failed"}[e]
+	return [...]string{"exited", "detached", "gone", "stopped", "failed", "frozen"}[e]
 }
 
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// frameTime is how long a frame that is being sent when the session ends may take. A client that reads at all
+// frameTime is how long a piece that is being sent when the session ends may take. A client that reads at all
 // needs microseconds; one that does not delays the daemon's restart by this much.
 const frameTime = 250 * time.Millisecond
 
 // Run joins the client to the container until one of them has enough, and returns why. The error is nil but
-// for EndFailed. It owns conn and closes it, and has no goroutine left when it returns.
+// for EndFailed. It owns conn and closes it, and has no goroutine left when it returns. The session ends with
+// ctx; [Manager.Serve] has those that do not.
 func Run(ctx context.Context, conn *Conn, s Streams) (End, error) {
-	r := &run{conn: conn, streams: s, ended: make(chan struct{})}
-	pumping, cancel := context.WithCancel(ctx)
-
-	var pumps sync.WaitGroup
-	pumps.Go(r.input)
-	pumps.Go(func() { r.output(pumping) })
-
-	select {
-	case <-r.ended:
-	case <-ctx.Done():
-		r.end(EndStopped, nil)
-	}
-	cancel()
-	r.stopPumps(&pumps)
-	r.hangUp(ctx)
-	return r.why, r.err
+	r := newRun(conn, s, Framing{Multiplexed: !s.TTY}, &state{})
+	return r.serve(ctx, func() bool { return false })
 }
 
-// run is one session under way.
+// run is one session under way, in one process.
 type run struct {
 	conn    *Conn
 	streams Streams
+	framing Framing
+	state   *state
+	early   error           // what takeEarly said
+	leaving <-chan struct{} // closed when the session is to stop in this process
 
 	// once guards why and err: the first reason counts, and closes ended.
 	once  sync.Once
@@ -95,19 +86,73 @@ type run struct {
 	err   error
 }
 
+func newRun(conn *Conn, s Streams, f Framing, st *state) *run {
+	return &run{conn: conn, streams: s, framing: f, state: st, ended: make(chan struct{})}
+}
+
+// serve is a session from here to its end, or to the end of this process: freeze says, once ctx is done,
+// whether another one will go on. Then nothing is sent to anybody any more, and the state says all.
+func (r *run) serve(ctx context.Context, freeze func() bool) (End, error) {
+	pumping, cancel := context.WithCancel(ctx)
+	r.leaving = ctx.Done()
+	var pumps sync.WaitGroup
+	pumps.Go(r.input)
+	pumps.Go(func() { r.output(pumping) })
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		why := EndStopped
+		if freeze() && r.state.kept() {
+			why = EndFrozen
+		}
+		r.end(why, nil)
+	}
+	cancel()
+	r.stopPumps(&pumps)
+	if r.why == EndFrozen {
+		_ = r.conn.Close()
+		return r.why, nil
+	}
+	if r.why != EndGone {
+		r.sayGoodbye(ctx)
+		if ctx.Err() != nil && r.why != EndStopped && freeze() && r.state.kept() {
+			_ = r.conn.Close()
+			return EndFrozen, nil
+		}
+	}
+	r.conn.hangUp()
+	return r.why, r.err
+}
+
 func (r *run) end(why End, err error) {
 	r.once.Do(func() {
 		r.why, r.err = why, err
+		if why != EndFrozen {
+			// From here on there is nothing to go on with but saying goodbye.
+			r.state.update(func(rec *record) { rec.over = true })
+		}
 		close(r.ended)
 	})
 }
 
+// over says whether the session has ended, for whichever reason, or is about to.
+func (r *run) over() bool {
+	select {
+	case <-r.ended:
+		return true
+	case <-r.leaving:
+		return true
+	default:
+		return false
+	}
+}
+
 // stopPumps makes both pumps return and waits for them. Deadlines, not Close: the connection is still needed
-// for an orderly end. Where the client is to see the end, a frame that is being written gets a moment to
-// become whole.
+// for an orderly end. Where the client is to see the end, a piece that is being sent gets a moment to become
+// whole.
 func (r *run) stopPumps(pumps *sync.WaitGroup) {
 	_ = r.conn.SetReadDeadline(past)
-	if r.why == EndGone {
+	if r.why == EndGone || r.why == EndFrozen {
 		_ = r.conn.SetWriteDeadline(past)
 	} else {
 		_ = r.conn.SetWriteDeadline(time.Now().Add(frameTime))
@@ -118,120 +163,18 @@ func (r *run) stopPumps(pumps *sync.WaitGroup) {
 	pumps.Wait()
 }
 
-// hangUp closes the connection, in an orderly way if the client is still there and ctx leaves the time.
-func (r *run) hangUp(ctx context.Context) {
-	if r.why != EndGone {
-		_ = r.conn.SetDeadline(time.Time{})
-		r.conn.Finish(ctx)
-	}
-	r.conn.Close()
-}
-
-// input carries what the client sends to the container.
-func (r *run) input() {
-	err := r.copyInput()
-	switch {
-	case errors.Is(err, errDetach):
-		r.end(EndDetached, nil)
-		return
-	case err != nil:
-		// Reading failed: the client is gone, or the session is over and the deadline passed.
-		r.clientGone()
-		return
-	}
-
-	// The client's end of input. One that sends none anyway may close this side at once.
-	s := r.streams
-	switch {
-	case s.Stdin == nil:
-	case s.StdinOnce && !s.TTY:
-		_ = s.Stdin.Close()
-	default:
-		r.end(EndDetached, nil)
-		return
-	}
-	r.conn.awaitGone()
-	r.end(EndGone, nil)
-}
-
-// clientGone ends the session of a client that vanished, and with it the input of a container whose input is
-// that client.
-func (r *run) clientGone() {
-	r.end(EndGone, nil)
-	if s := r.streams; r.why == EndGone && s.Stdin != nil && s.StdinOnce && !s.TTY {
-		_ = s.Stdin.Close()
-	}
-}
-
-// copyInput returns nil at the client's end of input, errDetach for the detach keys, otherwise why reading
-// failed. Once the container takes no more, the rest is thrown away: output may still be on its way, and the
-// client must not be reset.
-func (r *run) copyInput() error {
-	var keys []byte
-	if r.streams.TTY {
-		keys = r.streams.DetachKeys
-	}
-	detect := newDetector(keys)
-	in := make([]byte, 32<<10)
-	var out []byte
-	stdin := io.Discard
-	if r.streams.Stdin != nil {
-		stdin = r.streams.Stdin
-	}
-	for {
-		n, err := r.conn.Read(in)
-		var detached error
-		out, detached = detect.pass(out[:0], in[:n])
-		if errors.Is(err, io.EOF) {
-			out = append(out, detect.rest()...)
+// sayGoodbye completes what the client is being sent, as far as it reads, and closes the writing side in an
+// orderly way.
+func (r *run) sayGoodbye(ctx context.Context) {
+	if r.why == EndStopped && len(r.state.unsent()) == 0 {
+		_ = r.conn.SetWriteDeadline(time.Now().Add(frameTime))
+		p := newPiece(r.framing, maxPiece)
+		if len(r.streams.Farewell) > 0 {
+			p.add(0, r.streams.Farewell)
+			_, _ = r.conn.Conn.Write(p.bytes())
 		}
-		if len(out) > 0 {
-			if _, err := stdin.Write(out); err != nil {
-				stdin = io.Discard
-			}
-		}
-		if detached != nil {
-			return detached
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+		_, _ = r.conn.Conn.Write(r.framing.end())
 	}
-}
-
-// output carries what the container writes to the client.
-func (r *run) output(ctx context.Context) {
-	s := r.streams
-	if s.Output == nil {
-		select {
-		case <-s.Done:
-			r.end(EndExited, nil)
-		case <-ctx.Done():
-		}
-		return
-	}
-	w := NewWriter(r.conn, !s.TTY)
-	for {
-		c, err := s.Output.Next(ctx)
-		switch {
-		case errors.Is(err, io.EOF):
-			r.end(EndExited, nil)
-			return
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			r.end(EndFailed, err)
-			return
-		}
-		if !s.TTY && (c.Stream == output.Stdout && !s.Stdout || c.Stream == output.Stderr && !s.Stderr) {
-			continue
-		}
-		if err := w.Write(c); err != nil {
-			r.end(EndGone, nil)
-			return
-		}
-	}
+	_ = r.conn.SetDeadline(time.Time{})
+	r.conn.Finish(ctx)
 }

@@ -106,7 +106,11 @@ func begin(t *testing.T, s Streams) *session {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		end, err := Run(ctx, newConn(server, nil), s)
+		conn, err := newConn(server)
+		if err != nil {
+			t.Error(err)
+		}
+		end, err := Run(ctx, conn, s)
 		if end != EndFailed && err != nil {
 			t.Errorf("%v with error %v", end, err)
 		}

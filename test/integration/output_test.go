@@ -152,20 +152,27 @@ func TestOutputRaw(t *testing.T) {
 }
 
 // TestOutputOfRemoved is for a client that reads more slowly than the container
-// writes: with --rm, the container is gone long before.
+// writes. With --rm the container is removed when it has read all; somebody who
+// removes it before that takes nothing from it.
 func TestOutputOfRemoved(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
 	const lines = 1_000_000
-	cmd := l.dockerCmd("run", "--rm", "--name", "gone", "--network", "none", "busybox", "seq", strconv.Itoa(lines))
-	out, err := cmd.StdoutPipe()
-	assert.NilError(t, err)
-	assert.NilError(t, cmd.Start())
-	first := make([]byte, 1)
-	_, err = io.ReadFull(out, first)
-	assert.NilError(t, err)
-	l.eventually(30*time.Second, "the container is removed", func() bool { return l.tryDocker("inspect", "gone").code != 0 })
-	assert.Equal(t, checkCount(t, io.MultiReader(bytes.NewReader(first), out)), lines)
-	assert.NilError(t, cmd.Wait())
+	for _, byPerson := range []bool{false, true} {
+		cmd := l.dockerCmd("run", "--rm", "--name", "gone", "--network", "none", "busybox", "seq", strconv.Itoa(lines))
+		out, err := cmd.StdoutPipe()
+		assert.NilError(t, err)
+		assert.NilError(t, cmd.Start())
+		first := make([]byte, 1)
+		_, err = io.ReadFull(out, first)
+		assert.NilError(t, err)
+		l.eventually(30*time.Second, "the container is over", func() bool { return l.inspect("gone").State.Status == "exited" })
+		if byPerson {
+			l.docker("rm", "--force", "gone")
+		}
+		assert.Equal(t, checkCount(t, io.MultiReader(bytes.NewReader(first), out)), lines)
+		assert.NilError(t, cmd.Wait())
+		l.eventually(30*time.Second, "the container is removed", func() bool { return l.tryDocker("inspect", "gone").code != 0 })
+	}
 	l.assertClean()
 }
