@@ -69,9 +69,10 @@ func TestClientRunsAContainer(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, stdout.String(), "hello\n")
 	assert.Equal(t, stderr.String(), "on stderr\n")
-	assert.Equal(t, w.containers.logs.Tail, 10)
-	assert.Equal(t, w.containers.logs.Since.UnixNano(), int64(1e9+2))
-	assert.Assert(t, w.containers.logs.Until.IsZero())
+	asked := w.containers.lastLogs()
+	assert.Equal(t, asked.Tail, 10)
+	assert.Equal(t, asked.Since.UnixNano(), int64(1e9+2))
+	assert.Assert(t, asked.Until.IsZero())
 
 	in, err := c.ContainerInspect(t.Context(), "web", client.ContainerInspectOptions{})
 	assert.NilError(t, err)

@@ -361,6 +361,13 @@ func (f *fakeContainers) Logs(_ context.Context, ref string, o output.LinesOptio
 	return &fakeReader{log: c.log, follow: o.Follow}, c.req.Config.Tty, nil
 }
 
+// lastLogs are the options that logs were asked for with last.
+func (f *fakeContainers) lastLogs() output.LinesOptions {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.logs
+}
+
 func (f *fakeContainers) Wait(ctx context.Context, ref string, _ container.WaitCondition) (<-chan container.WaitResponse, error) {
 	c, err := f.get(ref)
 	if err != nil {
