@@ -1,18 +1,37 @@
-// Package sessions holds the long-lived streams between a client and a container: what `docker attach`,
-// `docker run -it` and `docker exec -it` use once HTTP has done its part.
+// Package sessions holds the long-lived streams between a client and what it follows: what `docker attach`,
+// `docker run -it`, `docker logs -f`, `docker wait` and `docker events` use once HTTP has done its part. They
+// survive a restart and a SIGKILL of the daemon.
 //
 // # Words
 //
 // A [Conn] is a client's connection taken over from net/http, with what net/http had read of it already.
-// [Streams] are what it is joined to. A session is the time between the two: [Run] begins it and returns when
-// it has ended, with the reason as an [End].
+// [Streams] are what it is joined to. A session is the time between the two, over as many processes as it takes,
+// and ends for a reason, an [End]. A piece is what is sent to the client at a time, with everything around it. A
+// [Cursor] is a place in what the client gets to see, in the terms of its [Source].
 //
 //	client ── Conn ──┬── input pump ──▶ detach keys ──▶ Streams.Stdin
-//	                 └◀─ output pump ◀─ raw or multiplexed ◀─ Streams.Output
+//	                 └◀─ output pump ◀─ frames, chunks ◀─ Streams.Output
 //
-// A raw stream is the bytes as they are (a container with a tty). A multiplexed stream carries stdout and
-// stderr in frames of an 8-byte head, as the Docker Engine API defines under "Attach to a container": stream
-// number, three zero bytes, length as a big-endian uint32.
+// Output is sent raw (a container with a tty), multiplexed (frames of an 8-byte head, as the Docker Engine API
+// defines under "Attach to a container"), chunked (HTTP, with a head that the caller makes), or both of the last.
+//
+// # What outlives the process
+//
+// From its start a session has two things that a crash does not reach: its connection in systemd's descriptor
+// store, as "session." and an ID, and its state in a file of that ID on a tmpfs (state.go has the drawing), which
+// is written in place before and after each step.
+//
+//	Serve ──► running ──────────────────────────────► ended: put away
+//	            │  ▲
+//	     Freeze │  │ Restore, which asks the caller to join
+//	 or SIGKILL ▼  │ the session to its container again
+//	          frozen
+//
+// A planned stop comes between two steps: every byte is passed on once, both ways, whatever was in flight. After
+// a SIGKILL no output is lost; what can be doubled is the one write(2) that was in flight, where it had been taken
+// and was not yet on record. What holds of input is said at copyInput.
+//
+// systemd before 254 empties its store when the service is stopped, and not restarted: sessions end there.
 //
 // # How a session ends
 //
@@ -23,13 +42,15 @@
 //	    StdinOnce, no tty                    (goes on)    the container reads end of file
 //	    otherwise                            EndDetached  as Docker does
 //	the client is gone                       EndGone      the container runs on; with StdinOnce and no tty it reads end of file
-//	ctx is done: the daemon leaves           EndStopped   nothing reaches the container
+//	the daemon leaves for good               EndStopped   nothing reaches the container
+//	the daemon leaves, another one comes     EndFrozen    nothing is sent to anybody; the next process goes on
 //
 // A client that only shut down its writing side is not gone: a unix socket tells the two apart by POLLHUP.
 //
 // # Who owns what
 //
-// Run owns the connection and closes it, owns its goroutines and waits for each of them before it returns.
-// The container is never held up by a client: Output is a reader with its own position, so a slow client
-// slows its own session only.
+// [Run] and [Manager.Serve] own the connection and close it, own their two pumps and wait for them before they
+// return. A session that was restored runs in a goroutine of the Manager's, which [Manager.Freeze] and
+// [Manager.End] wait for. The container is never held up by a client: Output is a reader with its own position, so
+// a slow client slows its own session only.
 package sessions
