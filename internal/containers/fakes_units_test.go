@@ -345,7 +345,8 @@ func (f *fakeUnits) Kill(_ context.Context, name string, _ units.Who, sig syscal
 }
 
 func (f *fakeUnits) Freeze(_ context.Context, name string) error { return f.freezer(name, "frozen") }
-func (f *fakeUnits) Thaw(_ context.Context, name string) error   { return f.freezer(name, "running") }
+
+func (f *fakeUnits) Thaw(_ context.Context, name string) error { return f.freezer(name, "running") }
 
 func (f *fakeUnits) freezer(name, state string) error {
 	if err := f.hit("Units.Freezer"); err != nil {

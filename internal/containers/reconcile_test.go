@@ -42,17 +42,21 @@ func unreadable(err error) func(*evidence) { return func(e *evidence) { e.err = 
 func stored(what ...string) func(*evidence) {
 	return func(e *evidence) { e.stored = what }
 }
+
 func onDisk(what ...string) func(*evidence) {
 	return func(e *evidence) { e.onDisk = what }
 }
+
 func exits(notes ...exitNote) func(*evidence) {
 	return func(e *evidence) { e.exits = notes }
 }
+
 func console(e *evidence) {
 	e.record.Config.Tty = true
 	e.record.Run.Descriptors = []string{fdListener, fdVia, fdConsole}
 	e.stored, e.onDisk = []string{fdListener, fdVia, fdConsole}, []string{fdVia}
 }
+
 func rebooted(e *evidence) {
 	e.unit, e.stored, e.onDisk = nil, nil, nil
 }
