@@ -26,7 +26,7 @@ func withName(name string) func(*CreateRequest) { return func(r *CreateRequest) 
 func withAutoRemove(r *CreateRequest)           { r.HostConfig.AutoRemove = true }
 func withStdin(r *CreateRequest)                { r.Config.OpenStdin, r.Config.StdinOnce = true, true }
 func withTTY(r *CreateRequest)                  { r.Config.Tty, r.Config.OpenStdin = true, true }
-func withVolume(r *CreateRequest) { r.Config.Volumes = map[string]struct{}{"/data": {}} }
+func withVolume(r *CreateRequest)               { r.Config.Volumes = map[string]struct{}{"/data": {}} }
 
 func withNetworkOf(id string) func(*CreateRequest) {
 	return func(r *CreateRequest) { r.HostConfig.NetworkMode = container.NetworkMode("container:" + id) }
