@@ -51,9 +51,8 @@ type fakeImages struct {
 	*faults
 	dir string
 
-	mu      sync.Mutex
-	made    map[string]bool // root filesystems, and whether they are mounted
-	removed int
+	mu   sync.Mutex
+	made map[string]bool // root filesystems, and whether they are mounted
 }
 
 func (i *fakeImages) Driver() string { return "overlay" }
@@ -138,7 +137,6 @@ type fakeNetworks struct {
 	*faults
 	mu       sync.Mutex
 	attached map[string]bool
-	restored []string
 }
 
 func (n *fakeNetworks) Attach(_ context.Context, r networks.Request) (networks.Endpoint, error) {

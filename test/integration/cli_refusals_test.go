@@ -107,7 +107,6 @@ func TestCLIRefusals(t *testing.T) {
 		{"rename to nothing", "POST", "/v1.41/containers/there/rename?name=", "", 400, ""},
 		{"start with a body", "POST", "/v1.41/containers/there/start", "", 304, ""},
 
-		{"exec", "POST", "/v1.41/containers/there/exec", `{"Cmd":["ls"]}`, 501, "lrd does not run further commands"},
 		{"build", "POST", "/v1.41/build", "", 501, "lrd does not build images"},
 		{"networks", "POST", "/v1.41/networks/create", `{"Name":"mine"}`, 501, "user-defined networks"},
 		{"swarm", "POST", "/v1.41/swarm/init", `{}`, 500, "--live-restore daemon configuration is incompatible with swarm mode"},

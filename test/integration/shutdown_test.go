@@ -16,16 +16,6 @@ import (
 // liveRestoreOff is a daemon that takes its containers with it.
 const liveRestoreOff = "live-restore = false\nshutdown-timeout = \"3s\"\n"
 
-// running tells the states of containers: by name, whether it runs.
-func (l *lab) running(names ...string) map[string]bool {
-	l.t.Helper()
-	states := map[string]bool{}
-	for _, name := range names {
-		states[name] = l.inspect(name).State.Running
-	}
-	return states
-}
-
 // eventuallyRunning waits until exactly those containers run that should.
 func (l *lab) eventuallyRunning(want map[string]bool) {
 	l.t.Helper()
