@@ -44,6 +44,7 @@ test-integration: deps build ## the real lrd in labs of every suite, side by sid
 test-integration-%: deps build
 	@exec > >(exec sed -u 's/^/$*: /') 2>&1; \
 	export SUITE=$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
+	"$$LRD_LAB" tree; \
 	export DOCKER_OLD=$$("$$LRD_LAB" client old) DOCKER_NEW=$$("$$LRD_LAB" client new); \
 	sweep() { \
 		for lab in $$(cd /run/lrd-lab 2>/dev/null && echo it-$*-*-*); do \

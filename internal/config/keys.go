@@ -200,7 +200,7 @@ var table = []*Key{
 	},
 	{
 		Name: "init-path", Docker: true, Reloadable: true,
-		Doc:     "The init's binary.",
+		Doc:     "The init's binary, a static one: it runs in any image. Where docker-init is not there, tini-static and catatonit are looked for.",
 		binding: one(program, func(c *Config) *string { return &c.InitPath }, "docker-init"),
 	},
 	{

@@ -1,20 +1,17 @@
 package containers
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
-	"golang.org/x/sys/unix"
 
 	"lrd/internal/config"
 	"lrd/internal/oci"
@@ -206,7 +203,10 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	}
 	in.DefaultUlimits = defaultUlimits(cfg)
 	if r.HostConfig.Init != nil && *r.HostConfig.Init {
-		in.InitEnabled, in.InitBinary = true, cfg.InitPath
+		in.InitEnabled = true
+		if in.InitBinary, err = findInit(cfg.InitPath); err != nil {
+			return b, limits, nil, err
+		}
 	}
 	if in.Host, err = withSeccomp(r.HostConfig, cfg.SeccompProfile); err != nil {
 		return b, limits, nil, err
@@ -233,6 +233,26 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 		return b, limits, nil, fmt.Errorf("cannot write the bundle: %w", err)
 	}
 	return b, limits, run, nil
+}
+
+// inits are the names under which distributions ship a static init, in place of Docker's own name for it.
+var inits = []string{"tini-static", "catatonit"}
+
+// findInit finds the init of `docker run --init`: what init-path names, or, if that is the default and is not
+// there, what distributions have.
+func findInit(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil && name == config.Default().InitPath {
+		for _, other := range inits {
+			if path, err := exec.LookPath(other); err == nil {
+				return path, nil
+			}
+		}
+	}
+	if err != nil {
+		return "", refused(errdefs.ErrFailedPrecondition, "cannot find the init for --init, %s: install tini or catatonit, or name another static one with init-path", name)
+	}
+	return path, nil
 }
 
 // defaultUlimits are the daemon's in the form of a request's.
@@ -318,84 +338,6 @@ func (m *Manager) startOnce(ctx context.Context, name string, b bundle, props []
 		}
 		m.o.Log.Info("Starting the unit again, as systemd has not heard of it", "unit", name, "error", err)
 	}
-}
-
-// commandOf is the command that the container is to run.
-func commandOf(c *Container) string {
-	r, _ := c.snapshot()
-	for _, words := range [][]string{r.Config.Entrypoint, r.Config.Cmd} {
-		if len(words) > 0 {
-			return words[0]
-		}
-	}
-	return ""
-}
-
-// runtimeError is what the runtime wrote into its log, in JSON lines; empty if that is nothing.
-func runtimeError(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	var said []string
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var line struct{ Level, Msg string }
-		if json.Unmarshal(sc.Bytes(), &line) == nil && line.Level == "error" {
-			said = append(said, line.Msg)
-		}
-	}
-	return strings.Join(said, "; ")
-}
-
-// StartError is why a container's command could not be run. Its ExitCode is
-// what a shell reports for the same: 127 for a command that is not there, 126
-// for one that cannot be executed, 128 for anything else.
-type StartError struct {
-	ExitCode int
-	sentence string
-}
-
-func (e *StartError) Error() string { return e.sentence }
-
-// Is makes a command that cannot be run a fault of the request, as Docker does.
-func (e *StartError) Is(target error) bool {
-	return target == errdefs.ErrInvalidArgument && e.ExitCode != 128
-}
-
-// startError makes sense of what the runtime said while doing something. It has nothing but text to
-// go by: a runtime has one exit status for everything. The words that decide
-// are those of the C library's error messages; the `docker` client looks for
-// the same ones to choose its own exit code.
-func startError(doing, said, command string) *StartError {
-	low := strings.ToLower(said)
-	e := &StartError{ExitCode: 128, sentence: "failed to " + doing + ": " + said}
-	switch {
-	case strings.HasPrefix(low, "chdir ") && strings.Contains(low, strings.ToLower(unix.ENOENT.Error())):
-		e.ExitCode = 127 // the working directory; Docker's is this too
-	case strings.Contains(low, "executable file") && strings.Contains(low, "not found"),
-		strings.Contains(low, "exec") && strings.Contains(low, strings.ToLower(unix.ENOENT.Error())):
-		e.ExitCode = 127
-		what := "executable file not found in $PATH"
-		if strings.ContainsRune(command, filepath.Separator) {
-			what = "no such file or directory"
-		}
-		e.sentence = fmt.Sprintf("failed to %s: exec: %q: %s", doing, command, what)
-	case strings.Contains(low, strings.ToLower(unix.EACCES.Error())) || strings.Contains(low, "open executable") || strings.Contains(low, "is a directory") ||
-		strings.Contains(low, "is not executable") || strings.Contains(low, "is not a regular file") || strings.Contains(low, "exec format error"): // the first two of this line are of newer versions of crun
-		e.ExitCode = 126
-		e.sentence = fmt.Sprintf("failed to %s: exec: %q: permission denied (%s)", doing, command, said)
-	}
-	return e
-}
-
-// startExitCode is the exit code of a container that could not be started.
-func startExitCode(err error) int {
-	var e *StartError
-	if errors.As(err, &e) {
-		return e.ExitCode
-	}
-	return 128
 }
 
 // beginRun prepares the output for a run that systemd has started by itself.

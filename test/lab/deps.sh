@@ -5,7 +5,7 @@
 deps_of() {
     case $1 in
     lab) echo systemd-nspawn=systemd-container /lib/systemd/systemd=systemd dbus-daemon=dbus crun=crun nft=nftables ip=iproute2 \
-        busybox=busybox-static jq=jq flock=util-linux make=make ;;
+        busybox=busybox-static tini-static=tini jq=jq flock=util-linux make=make ;;
     trixie) echo mmdebstrap=mmdebstrap ;;
     test) echo docker-registry=docker-registry gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
     lint) echo shellcheck=shellcheck ;;
