@@ -164,7 +164,7 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 	if err := awaitConsole(ctx, c); err != nil {
 		log.Error("The container runs without a console", "error", err)
 	}
-	u, err := m.o.Units.State(ctx, unitName(c.id))
+	u, err := m.settledState(ctx, unitName(c.id))
 	if err != nil {
 		// It may have come and gone already; the announcements and its list of exits tell.
 		log.Debug("The unit is gone already", "error", err)
@@ -174,6 +174,25 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 	}
 	m.observe(ctx, c, u, false)
 	return nil
+}
+
+// settleTimeout bounds the wait for systemd to be done with the commands around a run that is over already, and
+// settlePoll is how often it is asked meanwhile. They take some 10 ms.
+const (
+	settleTimeout = 5 * time.Second
+	settlePoll    = 2 * time.Millisecond
+)
+
+// settledState is the state of a unit that has been started. A container that was over at once is waited for, so
+// that whoever asks after the start gets its exit code and not that it has never run.
+func (m *Manager) settledState(ctx context.Context, name string) (units.State, error) {
+	for deadline := time.Now().Add(settleTimeout); ; {
+		u, err := m.o.Units.State(ctx, name)
+		if err != nil || settled(u) || time.Now().After(deadline) {
+			return u, err
+		}
+		time.Sleep(settlePoll)
+	}
 }
 
 // prepare makes what a run stands on: root filesystem, network, mounts, bundle.
