@@ -142,10 +142,6 @@ func (c *Container) note(change func(*Record, *Status)) {
 func (c *Container) output() (*output.Log, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.outputLocked()
-}
-
-func (c *Container) outputLocked() (*output.Log, error) {
 	if c.gone {
 		return nil, refused(errdefs.ErrNotFound, "No such container: %s", c.id)
 	}

@@ -149,11 +149,12 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	}
 	// From here on there is a container: what fails now must not take it back.
 	undo = nil
-	return m.started(ctx, c, e)
+	m.started(ctx, c, e)
+	return nil
 }
 
 // started takes note of a unit that has just been started, and connects its output.
-func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
+func (m *Manager) started(ctx context.Context, c *Container, e ends) {
 	log := m.logger(c.id, "start")
 	if err := m.connect(c, e); err != nil {
 		log.Error("Cannot read the container's output", "error", err)
@@ -169,11 +170,8 @@ func (m *Manager) started(ctx context.Context, c *Container, e ends) error {
 		// It may have come and gone already; the announcements and its list of exits tell.
 		log.Debug("The unit is gone already", "error", err)
 		u = units.State{Name: unitName(c.id), ActiveState: "inactive", SubState: "dead"}
-		m.observe(ctx, c, u, true)
-		return nil
 	}
-	m.observe(ctx, c, u, false)
-	return nil
+	m.observe(ctx, c, u, err != nil)
 }
 
 // settleTimeout bounds the wait for systemd to be done with the commands around a run that is over already, and
@@ -240,7 +238,7 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	b = bundle{
 		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
 		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, spec: spec,
-		restarts: !r.HostConfig.RestartPolicy.IsNone() && r.HostConfig.RestartPolicy.Name != "",
+		restarts: restarts(r.HostConfig.RestartPolicy),
 	}
 	undo.add(func() { _ = os.RemoveAll(b.dir) })
 	for _, stale := range []string{exitsFile, stoppingFile} {

@@ -201,7 +201,7 @@ func (m *Manager) markStopping(c *Container, by stopper) error {
 	c.stopping = true
 	policy := c.record.HostConfig.RestartPolicy
 	c.mu.Unlock()
-	if policy.IsNone() || policy.Name == "" {
+	if !restarts(policy) {
 		return nil
 	}
 	err := os.WriteFile(filepath.Join(m.runDir(c.id), stoppingFile), nil, 0o600)

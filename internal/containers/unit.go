@@ -48,12 +48,15 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 	return append(props, limitProperties(limits)...)
 }
 
+// restarts says whether systemd is to start a container again by itself, after some ends at least.
+func restarts(p container.RestartPolicy) bool { return !p.IsNone() && p.Name != "" }
+
 // restartProperties carry the restart policy to systemd, which so keeps it
 // while the daemon is away. RemainAfterExit= keeps the exit status of a run that
 // ended cleanly; with it systemd does not restart after a clean end, so that
 // the policies that restart go without, and have their list of exits.
 func restartProperties(p container.RestartPolicy, b bundle, systemd int) []units.Property {
-	if p.IsNone() || p.Name == "" {
+	if !restarts(p) {
 		return []units.Property{units.String("Restart", "no"), units.Bool("RemainAfterExit", true)}
 	}
 	props := []units.Property{
