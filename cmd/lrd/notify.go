@@ -16,7 +16,6 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
-	"lrd/internal/api"
 	"lrd/internal/reload"
 )
 
@@ -163,24 +162,25 @@ func (d *daemon) reloaded(r reload.Report) {
 	}
 }
 
-// build is what this program is made of, for `docker version`.
-func (d *daemon) build() api.Build {
-	b := api.Build{Version: version, GitCommit: commit()}
-	component := func(name, version string, details map[string]string) {
-		b.Components = append(b.Components, system.ComponentVersion{Name: name, Version: version, Details: details})
+// components are what lrd works with, for `docker version`. It runs a program.
+func (d *daemon) components() []system.ComponentVersion {
+	var list []system.ComponentVersion
+	component := func(name, version string) {
+		list = append(list, system.ComponentVersion{Name: name, Version: version})
 	}
-	component("systemd", fmt.Sprint(d.units.Version()), nil)
-	if rt, ok := d.reload.Current().Runtimes[d.reload.Current().DefaultRuntime]; ok {
+	component("systemd", fmt.Sprint(d.units.Version()))
+	cfg := d.reload.Current()
+	if rt, ok := cfg.Runtimes[cfg.DefaultRuntime]; ok {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if out, err := exec.CommandContext(ctx, rt.Path, "--version").Output(); err == nil {
 			first, _, _ := strings.Cut(string(out), "\n")
-			component(d.reload.Current().DefaultRuntime, first[strings.LastIndex(first, " ")+1:], nil)
+			component(cfg.DefaultRuntime, first[strings.LastIndex(first, " ")+1:])
 		}
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
-		component("kernel", unix.ByteSliceToString(u.Release[:]), nil)
+		component("kernel", unix.ByteSliceToString(u.Release[:]))
 	}
-	return b
+	return list
 }

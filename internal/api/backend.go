@@ -143,8 +143,9 @@ type Build struct {
 	Version   string // of lrd, as "0.1.0"
 	GitCommit string
 	Time      string // RFC 3339
-	// Components are what lrd works with, as crun and systemd, with their versions.
-	Components []system.ComponentVersion
+	// Components are what lrd works with, as crun and systemd, with their versions. It is asked when a client wants
+	// to know; nil for none.
+	Components func() []system.ComponentVersion
 }
 
 // Options are what a [Server] is made of. All fields but Warnings and Log are needed.

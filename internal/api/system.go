@@ -53,7 +53,9 @@ func (s *Server) version(w http.ResponseWriter, _ *request) error {
 			"GoVersion": v.GoVersion, "KernelVersion": v.KernelVersion, "BuildTime": v.BuildTime, "Experimental": "false",
 		},
 	})
-	v.Components = append(v.Components, s.Build.Components...)
+	if s.Build.Components != nil {
+		v.Components = append(v.Components, s.Build.Components()...)
+	}
 	return answerJSON(w, http.StatusOK, v)
 }
 
