@@ -7,7 +7,8 @@ deps_of() {
     lab) echo systemd-nspawn=systemd-container /lib/systemd/systemd=systemd dbus-daemon=dbus crun=crun nft=nftables ip=iproute2 \
         busybox=busybox-static tini-static=tini jq=jq flock=util-linux make=make ;;
     trixie) echo mmdebstrap=mmdebstrap ;;
-    test) echo docker-registry=docker-registry gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
+    test) echo docker-registry=docker-registry skopeo=skopeo buildah=buildah docker-compose=docker-compose wrk=wrk \
+        gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
     lint) echo shellcheck=shellcheck ;;
     *) die "deps: no group '$1'" ;;
     esac

@@ -17,7 +17,7 @@ tree_lower() {
 
 tree_trixie() {
     local packages tree build
-    packages=systemd,systemd-sysv,dbus,crun,nftables,iproute2,busybox-static,tini,docker-cli,docker-registry
+    packages=systemd,systemd-sysv,dbus,crun,nftables,iproute2,busybox-static,tini,docker-cli,docker-registry,skopeo,buildah,docker-compose,wrk
     packages+=,ca-certificates,curl,jq,less,procps,iputils-ping,kmod,psmisc,strace
     # Another list is another tree: labs may be running on the old one.
     tree=$LRD_LAB_CACHE/trixie-$(cksum <<<"$packages" | cut -d' ' -f1)
