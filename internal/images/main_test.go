@@ -2,6 +2,7 @@ package images
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"go.podman.io/storage/pkg/reexec"
@@ -15,5 +16,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Setenv("HOME", "/nonexistent") // nothing of it may be looked for
+	// A program with the race detector sleeps for a second before it exits, and each layer is unpacked by one.
+	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	goleak.VerifyTestMain(m)
 }
