@@ -229,7 +229,7 @@ func (s *source) run() {
 		if !s.bad {
 			s.bad = true
 			s.l.log.Error("cannot write output, the container is held back until it can be",
-				slog.String("operation", "output"), slog.String("stream", s.stream.id.String()), slog.Any("error", err))
+				slog.String("stream", s.stream.id.String()), slog.Any("error", err))
 		}
 		select {
 		case <-s.quit:
@@ -251,7 +251,7 @@ func (s *source) drainSome(fd uintptr) bool {
 			if s.bad {
 				s.bad = false
 				s.l.log.Info("output is written again",
-					slog.String("operation", "output"), slog.String("stream", s.stream.id.String()))
+					slog.String("stream", s.stream.id.String()))
 			}
 		case errEmpty: //nolint:errorlint // hot path, never wrapped
 			return false

@@ -13,17 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options of Open. The zero value is usable.
-type Options struct {
-	// Log gets warnings: recovery, a full disk. Nil discards them. The caller
-	// gives it the attribute "container".
-	Log *slog.Logger
-
-	// RetryPause is how long a drain waits after an error in writing before it
-	// tries again. 0 means one second.
-	RetryPause time.Duration
-}
-
 // A Log is the output of one container. Make it with Open.
 type Log struct {
 	dir   string

@@ -65,7 +65,7 @@ func (l *Log) adopt(st *stream, t time.Time) error {
 		return fmt.Errorf("cannot record recovered bytes: %w", err)
 	}
 	l.log.Info("recovered output that had not been recorded",
-		slog.String("operation", "output"), slog.String("stream", st.id.String()), slog.Int64("bytes", missing))
+		slog.String("stream", st.id.String()), slog.Int64("bytes", missing))
 	return nil
 }
 
@@ -106,7 +106,7 @@ func (l *Log) cutIndex() (last record, err error) {
 		// A process that dies leaves no more than a part of one record: this was
 		// a machine that lost power, or somebody's hand.
 		l.log.Warn("cut index records that the data does not bear out",
-			slog.String("operation", "output"), slog.Int64("records", cut))
+			slog.Int64("records", cut))
 	}
 	return last, nil
 }
