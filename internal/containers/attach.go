@@ -5,14 +5,11 @@ import (
 	"errors"
 	"io"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
-
 	"lrd/internal/output"
 )
 
@@ -54,7 +51,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 		a.Output = reader
 	}
 	if o.Stdin && o.Stream && r.Config.OpenStdin {
-		a.Stdin = &input{ctx: ctx, to: c, leaving: m.ctx.Done()}
+		a.Stdin = &input{ctx: ctx, to: c, streams: c.streams, leaving: m.ctx.Done()}
 	}
 	return a, nil
 }
@@ -64,63 +61,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 func (c *Container) connected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.record.Run != nil && (!c.record.Config.Tty || c.std.console != nil || c.status.Reason == "")
-}
-
-// ended is closed when the current run has ended, or, before the first run, the next one.
-func (c *Container) ended() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.runEnded == nil {
-		c.runEnded = make(chan struct{})
-	}
-	return c.runEnded
-}
-
-// Reading says that somebody reads the container's output: with AutoRemove it is not removed after its end
-// before done is called, which may be called again. It can be removed by a person all the same. Errors: ErrNotFound.
-func (m *Manager) Reading(ref string) (done func(), err error) {
-	c, err := m.find(ref)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.readers++
-	return sync.OnceFunc(func() { m.doneReading(c) }), nil
-}
-
-// doneReading removes the container if this reader was the last that its removal has waited for.
-func (m *Manager) doneReading(c *Container) {
-	c.mu.Lock()
-	c.readers--
-	remove := c.readers == 0 && c.removeWhenRead
-	if remove {
-		c.removeWhenRead = false
-	}
-	c.mu.Unlock()
-	if remove && m.ctx.Err() == nil {
-		m.later(c, func(ctx context.Context) { m.autoRemove(ctx, c) })
-	}
-}
-
-// autoRemove removes a container that is over and was made to be removed then, as soon as nobody reads its
-// output any more. The caller holds c.op.
-func (m *Manager) autoRemove(ctx context.Context, c *Container) {
-	c.mu.Lock()
-	if c.status.Running() || len(c.restarting) > 0 || !c.record.HostConfig.AutoRemove {
-		c.mu.Unlock()
-		return
-	}
-	if c.readers > 0 {
-		c.removeWhenRead = true
-		c.mu.Unlock()
-		return
-	}
-	c.mu.Unlock()
-	if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
-		m.logger(c.id, "remove").Error("Cannot remove the container after its end", "error", err)
-	}
+	return c.record.Run != nil && (!c.record.Config.Tty || c.streams.hasConsole() || c.status.Reason == "")
 }
 
 // Logs reads what a container has written, whole lines. Errors: ErrNotFound.
@@ -155,24 +96,11 @@ func (m *Manager) Resize(_ context.Context, ref string, height, width uint16) er
 	if !r.Config.Tty {
 		return nil // Docker takes it and does nothing
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.std.console == nil {
+	ok, err := c.streams.resize(height, width)
+	if !ok {
 		return refused(errdefs.ErrFailedPrecondition, "cannot resize the terminal of container %s: its console is not connected", r.Name)
 	}
-	return setWindowSize(c.std.console, height, width)
-}
-
-func setWindowSize(console *os.File, height, width uint16) error {
-	conn, err := console.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var setErr error
-	err = conn.Control(func(fd uintptr) {
-		setErr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
-	})
-	return errors.Join(err, setErr)
+	return err
 }
 
 // inputOwner is who has a standard input: a container, or a command executed in one.
@@ -181,8 +109,6 @@ type inputOwner interface {
 	ended() <-chan struct{}
 	// openInput waits for the run's begin, and returns a descriptor of the caller's own.
 	openInput(ctx context.Context, ended <-chan struct{}) (*os.File, error)
-	// closeStdin lets the process read end of file.
-	closeStdin(ctx context.Context) error
 }
 
 // input writes to a standard input. Each has a descriptor of its
@@ -191,6 +117,7 @@ type inputOwner interface {
 type input struct {
 	ctx     context.Context
 	to      inputOwner
+	streams *streams        // those of to
 	leaving <-chan struct{} // closed when the daemon leaves
 
 	once sync.Once
@@ -229,7 +156,7 @@ func (in *input) Close() error {
 	if in.f != nil {
 		_ = in.f.Close()
 	}
-	return in.to.closeStdin(in.ctx)
+	return in.streams.closeInput(in.ctx)
 }
 
 // open waits for the container's start, then opens its input.
@@ -261,16 +188,11 @@ const startPoll = 5 * time.Millisecond
 // openInput is a descriptor of the client's own for the container's input.
 func (c *Container) openInput(ctx context.Context, ended <-chan struct{}) (*os.File, error) {
 	for {
-		c.mu.Lock()
-		std, tty, run, running := c.std, c.record.Config.Tty, c.record.Run, c.status.Running()
-		c.mu.Unlock()
-		switch {
-		case tty && std.console != nil:
-			return duplicate(std.console)
-		case running && run != nil && run.StdinClosed: // of this run, not of the one before
+		if r, status := c.snapshot(); status.Running() && r.Run != nil && r.Run.StdinClosed { // of this run, not of the one before
 			return nil, io.ErrClosedPipe
-		case !tty && std.stdin != nil:
-			return os.OpenFile(c.m.pipePath(c.id, fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
+		}
+		if f, err := c.streams.openInput(); f != nil || err != nil {
+			return f, err
 		}
 		select {
 		case <-ctx.Done():
@@ -282,26 +204,4 @@ func (c *Container) openInput(ctx context.Context, ended <-chan struct{}) (*os.F
 		case <-time.After(startPoll):
 		}
 	}
-}
-
-// closeStdin ends the container's input: it reads end of file. A console has no end.
-func (c *Container) closeStdin(ctx context.Context) error {
-	c.mu.Lock()
-	stdin := c.std.stdin
-	c.std.stdin = nil
-	c.mu.Unlock()
-	if stdin == nil {
-		return nil
-	}
-	name := fdName(c.id, fdStdin)
-	// On disk first: a crash after the removal must not look like a lost descriptor.
-	c.note(func(r *Record, _ *Status) {
-		if r.Run != nil {
-			run := *r.Run
-			run.StdinClosed = true
-			run.Descriptors = slices.DeleteFunc(slices.Clone(run.Descriptors), func(d string) bool { return d == fdStdin })
-			r.Run = &run
-		}
-	})
-	return errors.Join(stdin.Close(), c.m.o.Descriptors.Remove(context.WithoutCancel(ctx), name))
 }

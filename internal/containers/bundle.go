@@ -7,16 +7,19 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// What systemd runs for a container are two short scripts in the container's
+// What systemd runs for a container are short scripts in the container's
 // runtime directory, with all values written out. So the unit's commands hold no
 // character that systemd would expand, a daemon-reload reads back exactly what
 // was set over D-Bus, a container started by one version of lrd ends by that
 // version's script, and an administrator can read what happens.
 const (
+	againScript  = "again"  // ExecCondition=, with a restart policy: whether systemd may start the container
 	createScript = "create" // ExecStart=: opens the FIFOs by path and makes the container
+	startScript  = "start"  // ExecStartPost=: lets the container's own process begin
 	exitedScript = "exited" // ExecStopPost=: notes the exit and puts the runtime's state away
 
 	// runtimeLog is where the runtime writes why it failed.
@@ -33,7 +36,7 @@ type bundle struct {
 	runtime  Runtime
 	tty      bool
 	stdin    bool
-	restarts bool // systemd starts the container again by itself
+	policy   container.RestartPolicy
 	spec     *specs.Spec
 }
 
@@ -64,16 +67,32 @@ func (b bundle) write() error {
 	if err := os.MkdirAll(b.path("bundle"), 0o700); err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{
-		"bundle/config.json": config,
-		createScript:         []byte(b.create()),
-		exitedScript:         []byte(b.exited()),
+	for name, data := range map[string]string{
+		"bundle/config.json": string(config),
+		againScript:          b.again(),
+		createScript:         b.create(),
+		startScript:          b.start(),
+		exitedScript:         b.exited(),
 	} {
-		if err := os.WriteFile(b.path(name), data, 0o600); err != nil {
+		if err := os.WriteFile(b.path(name), []byte(data), 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// again says whether systemd may start the container: not while it is being
+// stopped, and not more often than its policy allows. systemd counts the starts
+// too, but before version 254 a daemon-reload lets it begin anew.
+func (b bundle) again() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "# Says whether container %s may be started. Written by lrd; run by systemd as ExecCondition= of its unit.\n", b.name)
+	fmt.Fprintf(&s, "[ ! -e %s ] || exit 1\n", quote(b.path(stoppingFile)))
+	if n := b.policy.MaximumRetryCount; n > 0 {
+		exits := quote(b.path(exitsFile))
+		fmt.Fprintf(&s, "ended=0\n[ ! -e %s ] || while read -r _; do ended=$((ended + 1)); done <%s\n[ $ended -le %d ]\n", exits, exits, n)
+	}
+	return s.String()
 }
 
 // create makes the container, with its standard streams.
@@ -91,6 +110,12 @@ func (b bundle) create() string {
 	return s.String()
 }
 
+// start lets the container's own process begin.
+func (b bundle) start() string {
+	return fmt.Sprintf("# Starts container %s. Written by lrd; run by systemd as ExecStartPost= of its unit.\nexec %s\n",
+		b.name, quoteAll(append(b.logging(), "start", b.id)))
+}
+
 // exited notes how the run ended, for the runs whose end nobody is there to
 // see and whose unit does not stay: see exits.go for the form. The time is
 // systemd's where a restart will overwrite it; on a busy machine this script may
@@ -100,7 +125,7 @@ func (b bundle) exited() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Notes the exit of container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\n", b.name)
 	fmt.Fprintf(&s, "oom=0\nif [ -r %s ]; then\n\twhile read -r key value; do [ \"$key\" = oom_kill ] && oom=$value; done <%s\nfi\n", events, events)
-	if b.restarts {
+	if restarts(b.policy) {
 		fmt.Fprintf(&s, "at=$(systemctl show --property=ExecMainExitTimestamp --value --timestamp=us+utc %s 2>/dev/null) &&\n\t", unitName(b.id))
 		s.WriteString("[ -n \"$at\" ] && at=$(date -d \"$at\" +%s.%N 2>/dev/null) || ")
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -164,8 +165,35 @@ func TestScriptsQuote(t *testing.T) {
 	args := b.args(t)
 	assert.Check(t, is.DeepEqual(args[:3], b.runtime.Args))
 	assert.Check(t, is.Equal(args[len(args)-1], b.id))
-	runScript(t, b.path(exitedScript))
-	assert.Check(t, is.DeepEqual(b.args(t)[:3], b.runtime.Args))
+	for _, script := range []string{startScript, againScript, exitedScript} {
+		runScript(t, b.path(script))
+		assert.Check(t, is.DeepEqual(b.args(t)[:3], b.runtime.Args), script)
+	}
+}
+
+func TestStartScript(t *testing.T) {
+	b := bundleIn(t, t.TempDir(), nil)
+	runScript(t, b.path(startScript))
+	assert.Check(t, is.DeepEqual(b.args(t), []string{
+		"--root", b.root, "--cgroup-manager=disabled", "--log", b.path(runtimeLog), "--log-format", "json", "start", b.id,
+	}))
+}
+
+func TestAgainScript(t *testing.T) {
+	again := func(b bundle) bool { return exec.CommandContext(t.Context(), "/bin/sh", b.path(againScript)).Run() == nil }
+	always := bundleIn(t, t.TempDir(), func(b *bundle) { b.policy.Name = container.RestartPolicyAlways })
+	twice := bundleIn(t, t.TempDir(), func(b *bundle) {
+		b.policy = container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: 2}
+	})
+	for exits := range 4 {
+		assert.Check(t, again(always))
+		assert.Check(t, is.Equal(again(twice), exits <= 2), "%d exits", exits)
+		for _, b := range []bundle{always, twice} {
+			runScript(t, b.path(exitedScript))
+		}
+	}
+	assert.NilError(t, os.WriteFile(always.path(stoppingFile), nil, 0o600))
+	assert.Check(t, !again(always))
 }
 
 // A runtime that is none of crun's kind gets no option of crun's own.
@@ -187,9 +215,9 @@ func TestExitedScript(t *testing.T) {
 	garbled := t.TempDir()
 	assert.NilError(t, os.WriteFile(filepath.Join(garbled, "systemctl"), []byte("#!/bin/sh\necho n/a\n"), 0o755))
 
-	for _, restarts := range []bool{false, true} {
+	for _, policy := range []container.RestartPolicyMode{"no", "always"} {
 		for _, path := range []string{asked, mute, garbled} {
-			b := bundleIn(t, t.TempDir(), func(b *bundle) { b.restarts = restarts })
+			b := bundleIn(t, t.TempDir(), func(b *bundle) { b.policy.Name = policy })
 			before := time.Now()
 			for _, e := range [][]string{env("success", "exited", "0"), env("exit-code", "exited", "7"), env("signal", "killed", "TERM"), nil} {
 				runScript(t, b.path(exitedScript), append(e, "PATH="+path+":"+os.Getenv("PATH"))...)
@@ -203,7 +231,7 @@ func TestExitedScript(t *testing.T) {
 				assert.Check(t, is.Equal(notes[i].code, code))
 				assert.Check(t, is.Equal(notes[i].invocation, invocation))
 				assert.Check(t, !notes[i].oom)
-				if restarts && path == asked {
+				if policy == "always" && path == asked {
 					assert.Check(t, notes[i].at.Equal(time.Date(2000, 1, 1, 0, 0, 5, 250000000, time.UTC)), "%s", notes[i].at)
 				} else {
 					assert.Check(t, !notes[i].at.Before(before) && !notes[i].at.After(time.Now()))

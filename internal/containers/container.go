@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 
 	"lrd/internal/output"
-	"lrd/internal/units"
 )
 
 // Container is the live form of a container. Its fields are reached through
@@ -37,21 +35,17 @@ type Container struct {
 	mu     sync.Mutex
 	record Record
 	status Status
-	out    *output.Log
-	std    stdio
-	// runEnded is closed at the end of the current run; nil while there is none.
-	runEnded chan struct{}
-	waiters  []*waiter
+	run    run
+	// waiters wait for the container; see Wait.
+	waiters []*waiter
 	// readers of the output are served before an AutoRemove; removeWhenRead says that the last of them is waited for.
 	readers        int
 	removeWhenRead bool
 	gone           bool // removed: nothing may be written any more
-	// stopping says that the run is being ended by lrd: the restart policy does not hold for it.
-	stopping bool
 
-	// queue holds what systemd said and nobody has looked at; worker says that somebody is at it.
-	queue  []units.Change
-	worker bool
+	// streams and inbox have locks of their own.
+	streams *streams
+	inbox   inbox
 
 	// foreign says that there is no Record that this version of lrd can read. Such
 	// a container is shown and can be stopped; nothing is written. It never changes.
@@ -68,7 +62,9 @@ func (m *Manager) newContainer(r Record) *Container {
 		restarting: make(chan struct{}, 1),
 		record:     r,
 		status:     r.Status.live(),
+		run:        run{exited: make(chan struct{})},
 	}
+	c.streams = &streams{id: c.id, dir: m.runDir(c.id), m: m, owner: c}
 	return c
 }
 
@@ -138,58 +134,23 @@ func (c *Container) note(change func(*Record, *Status)) {
 	}
 }
 
-// output returns the container's output store, opening it when it is needed for the first time.
+// output is the store of what the container writes, opened when it is needed for the first time.
 func (c *Container) output() (*output.Log, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.gone {
+	gone := c.gone
+	c.mu.Unlock()
+	if gone {
 		return nil, refused(errdefs.ErrNotFound, "No such container: %s", c.id)
 	}
-	if c.out == nil {
-		out, err := output.Open(c.m.outputDir(c.id), output.Options{Log: c.m.logger(c.id, "output")})
-		if err != nil {
-			return nil, err
-		}
-		c.out = out
-	}
-	return c.out, nil
+	return c.streams.output()
 }
 
-// A Container is a streamer.
+// A Container is a streamOwner; see run.go for the rest of it.
 
-func (c *Container) streamID() string                     { return c.id }
-func (c *Container) pipe(what string) string              { return c.m.pipePath(c.id, what) }
 func (c *Container) logger(operation string) *slog.Logger { return c.m.logger(c.id, operation) }
 
-func (c *Container) streams(change func(*stdio)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	change(&c.std)
-}
-
-func (c *Container) consoleStored() {
-	c.note(func(r *Record, _ *Status) {
-		if r.Run != nil && !slices.Contains(r.Run.Descriptors, fdConsole) {
-			run := *r.Run
-			run.Descriptors = append(slices.Clone(run.Descriptors), fdConsole)
-			r.Run = &run
-		}
-	})
-}
-
-// leave closes what the daemon has open of a container that goes on without it.
-func (c *Container) leave() error {
-	c.mu.Lock()
-	out := c.out
-	std := c.std
-	c.std = stdio{}
-	c.mu.Unlock()
-	var errs []error
-	if out != nil {
-		errs = append(errs, out.Close())
-	}
-	errs = append(errs, std.close())
-	return errors.Join(errs...)
+func (c *Container) openOutput() (*output.Log, error) {
+	return output.Open(c.m.outputDir(c.id), output.Options{Log: c.logger("output")})
 }
 
 // requireState is the one sentence for a move that the drawing above Status does not have.

@@ -5,21 +5,24 @@
 // # Words
 //
 // A container is a Record on disk (what it was made from, and what was last
-// known of it) and, while the daemon is there, a Container. A run is the time from
-// a start of its init to that one's exit; systemd may begin the next run by
-// itself. Status is what the container is doing; the drawing of its states stands
-// above that type.
+// known of it) and, while the daemon is there, a Container. A run begins with
+// Start and ends when nothing follows the exit: what it stands on is in
+// Record.Run, what is live of it in the type run, and run.go has its only
+// transitions. Within a run, each time that systemd starts the unit, be it by
+// itself, is an invocation. Status is what the container is doing; the drawing of
+// its states stands above that type.
 //
 // # A container is a unit
 //
-// Each run is one transient unit, lrd-<id>.service in lrd.slice, and a child of
+// A run is one transient unit, lrd-<id>.service in lrd.slice, and a child of
 // systemd: no process of lrd's stands between. systemd keeps its exit status, its
 // limits and its restarts, and lrd is told, or asks.
 //
-//	ExecCondition=  only with a restart policy: not while it is being stopped
-//	ExecStart=      sh create       opens the FIFOs by path, runs `crun create`
-//	ExecStartPost=  crun start      the container's own process begins
-//	ExecStopPost=   sh exited       notes the exit, runs `crun delete`
+//	ExecCondition=  sh again    only with a restart policy: not while it is being
+//	                            stopped, nor more often than the policy allows
+//	ExecStart=      sh create   opens the FIFOs by path, runs `crun create`
+//	ExecStartPost=  sh start    runs `crun start`: the container's own process begins
+//	ExecStopPost=   sh exited   notes the exit, runs `crun delete`
 //
 // A clean end of a unit without a restart policy remains (RemainAfterExit=) until
 // lrd has taken note. With a policy it cannot, and for the time that the daemon is
@@ -59,7 +62,7 @@
 //	    execs/<id>/                  what a command wrote that has a client
 //	    hostname hosts resolv.conf   mounted into the container
 //	<exec-root>/containers/<id>/     one run; gone after a reboot
-//	    bundle/config.json  create  exited
+//	    bundle/config.json  again  create  start  exited
 //	    stdin stdout stderr          FIFOs
 //	    console-listener console-pipe  with a TTY instead
 //	    pid  runtime.log  exits  stopping
@@ -105,5 +108,6 @@
 //
 // Container.op serialises what sets a run up or puts it away; Container.mu guards
 // the fields; Manager.mu guards the index. They are taken in the order Manager.mu,
-// or op, then Container.mu. Stop and Kill hold none while they wait.
+// or op, then Container.mu, then the one of its streams or of its inbox. Stop and
+// Kill hold none while they wait.
 package containers

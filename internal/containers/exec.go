@@ -75,14 +75,14 @@ type Exec struct {
 	request *container.ExecCreateRequest // never changed
 	created time.Time
 
+	streams *streams
+
 	// started is closed when it runs or could not be started; done when it is over and all that it wrote is in the store.
 	started, done chan struct{}
 
 	// mu guards what follows, as Container.mu does. It is taken after that one, and never over a call to systemd.
 	mu     sync.Mutex
 	record execRecord
-	out    *output.Log
-	std    stdio
 	// session says that a client follows its output, with reader.
 	session bool
 	reader  *output.Reader
@@ -91,37 +91,26 @@ type Exec struct {
 }
 
 func (m *Manager) newExec(c *Container, r execRecord) *Exec {
-	return &Exec{id: r.ID, c: c, m: m, request: r.Request, created: r.Created, record: r, started: make(chan struct{}), done: make(chan struct{})}
+	e := &Exec{id: r.ID, c: c, m: m, request: r.Request, created: r.Created, record: r, started: make(chan struct{}), done: make(chan struct{})}
+	e.streams = &streams{id: e.id, dir: m.execDir(e.id), m: m, owner: e}
+	return e
 }
 
-// An Exec is a streamer and an inputOwner.
+// path is where something in its runtime directory is.
+func (e *Exec) path(name string) string { return filepath.Join(e.m.execDir(e.id), name) }
 
-func (e *Exec) streamID() string        { return e.id }
-func (e *Exec) pipe(what string) string { return filepath.Join(e.m.execDir(e.id), what) }
-func (e *Exec) consoleStored()          {} // it is found again by its name: there is one run only
-func (e *Exec) ended() <-chan struct{}  { return e.done }
+// An Exec is a streamOwner and an inputOwner.
+
+func (e *Exec) consoleStored()         {} // it is found again by its name: there is one run only
+func (e *Exec) inputClosed()           { e.note(func(r *execRecord) { r.StdinClosed = true }) }
+func (e *Exec) ended() <-chan struct{} { return e.done }
 
 func (e *Exec) logger(operation string) *slog.Logger {
 	return e.m.o.Log.With("container", e.c.id, "exec", e.id, "unit", execUnit(e.id), "operation", operation)
 }
 
-func (e *Exec) streams(change func(*stdio)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	change(&e.std)
-}
-
-func (e *Exec) output() (*output.Log, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.out == nil {
-		out, err := output.Open(e.outputDir(), output.Options{Log: e.logger("output")})
-		if err != nil {
-			return nil, err
-		}
-		e.out = out
-	}
-	return e.out, nil
+func (e *Exec) openOutput() (*output.Log, error) {
+	return output.Open(e.outputDir(), output.Options{Log: e.logger("output")})
 }
 
 // outputDir is where the output is until it has been read. It is not below
@@ -146,7 +135,7 @@ func (e *Exec) update(change func(*execRecord) error) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(e.pipe(execFile), data, 0o600); err != nil {
+	if err := renameio.WriteFile(e.path(execFile), data, 0o600); err != nil {
 		return fmt.Errorf("cannot save exec %s: %w", e.id, err)
 	}
 	e.record = r
@@ -274,12 +263,11 @@ func (m *Manager) ExecResize(ctx context.Context, id string, height, width uint1
 	if !r.Request.Tty {
 		return nil // Docker takes it and does nothing
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.std.console == nil {
+	ok, err := e.streams.resize(height, width)
+	if !ok {
 		return refused(errdefs.ErrFailedPrecondition, "cannot resize the terminal of exec %s: its console is not connected", e.id)
 	}
-	return setWindowSize(e.std.console, height, width)
+	return err
 }
 
 // findExec looks an exec up by its whole ID.
@@ -344,12 +332,8 @@ func (m *Manager) forgetExec(e *Exec) {
 
 // dropOutput removes what the command has written.
 func (e *Exec) dropOutput() error {
-	e.mu.Lock()
-	out := e.out
-	e.out = nil
-	e.mu.Unlock()
 	var err error
-	if out != nil {
+	if out := e.streams.forget(); out != nil {
 		err = out.Close()
 	}
 	return errors.Join(err, os.RemoveAll(e.outputDir()))

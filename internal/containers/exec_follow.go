@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"lrd/internal/fdstore"
-	"lrd/internal/output"
 	"lrd/internal/units"
 )
 
@@ -69,7 +68,7 @@ func (e *Exec) howItEnded(u units.State) (code int, at time.Time) {
 	if ended(u) {
 		return exitCode(u), u.ExecMainExit
 	}
-	notes, err := readExits(e.pipe(exitsFile))
+	notes, err := readExits(e.path(exitsFile))
 	if err != nil {
 		e.logger("exit").Warn("Cannot read how the command ended", "error", err)
 	}
@@ -91,28 +90,24 @@ func (m *Manager) endExec(e *Exec, code int, at time.Time) {
 	if !first {
 		return
 	}
-	log := e.logger("exit")
-	e.mu.Lock()
-	out := e.out
-	e.mu.Unlock()
-	if out != nil {
-		if err := out.EndRun(m.ctx); err != nil && !errors.Is(err, output.ErrClosed) && m.ctx.Err() == nil {
-			log.Error("Cannot take over the last output of an exec", "error", err)
-		}
-	}
+	e.streams.drainRest()
 	m.publishExec(e, events.ActionExecDie, at, map[string]string{"exitCode": strconv.Itoa(code)})
 	close(e.done)
 	if m.ctx.Err() != nil {
 		return // the next daemon goes on here
 	}
 	if err := m.putExecAway(m.ctx, e); err != nil {
-		log.Error("Cannot put everything of an exec away", "error", err)
+		e.logger("exit").Error("Cannot put everything of an exec away", "error", err)
 	}
 }
 
 // putExecAway releases what a command stood on. That it ran is known for some time yet.
 func (m *Manager) putExecAway(ctx context.Context, e *Exec) error {
-	errs := []error{m.disconnectExec(ctx, e), m.putExecUnitAway(ctx, e)}
+	var errs []error
+	if e.snapshot().streaming() {
+		errs = append(errs, e.streams.disconnect(ctx))
+	}
+	errs = append(errs, m.putExecUnitAway(ctx, e))
 	e.mu.Lock()
 	session := e.session
 	e.mu.Unlock()
@@ -261,7 +256,7 @@ func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error
 		if stored[what] != nil || what == fdListener {
 			continue
 		}
-		f, err := openFIFO(e.pipe(what), 0)
+		f, err := openFIFO(e.path(what), 0)
 		if err != nil {
 			e.logger("restore").Warn("Cannot open again what was lost", "descriptor", what, "error", err)
 			continue
@@ -273,19 +268,6 @@ func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error
 	if len(items) > 0 {
 		errs = append(errs, m.o.Descriptors.PutAll(ctx, items))
 	}
-	errs = append(errs, m.connect(e, stored), e.closeStdin(ctx))
+	errs = append(errs, e.streams.connect(stored), e.streams.closeInput(ctx))
 	return errors.Join(errs...)
-}
-
-// leave closes what the daemon has open of an exec that goes on without it.
-func (e *Exec) leave() error {
-	e.mu.Lock()
-	out, std := e.out, e.std
-	e.std = stdio{}
-	e.mu.Unlock()
-	var err error
-	if out != nil {
-		err = out.Close()
-	}
-	return errors.Join(err, std.close())
 }

@@ -92,7 +92,7 @@ func (e *Exec) attach(ctx context.Context) *Attachment {
 	context.AfterFunc(ctx, e.sessionOver)
 	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done}
 	if e.request.AttachStdin {
-		a.Stdin = &input{ctx: ctx, to: e, leaving: e.m.ctx.Done()}
+		a.Stdin = &input{ctx: ctx, to: e, streams: e.streams, leaving: e.m.ctx.Done()}
 	}
 	return a
 }
@@ -113,30 +113,11 @@ func (e *Exec) sessionOver() {
 
 // openInput is a descriptor of the client's own for the command's input.
 func (e *Exec) openInput(context.Context, <-chan struct{}) (*os.File, error) {
-	e.mu.Lock()
-	std, closed := e.std, e.record.StdinClosed
-	e.mu.Unlock()
-	switch {
-	case e.request.Tty && std.console != nil:
-		return duplicate(std.console)
-	case closed || std.stdin == nil:
-		return nil, os.ErrClosed
+	f, err := e.streams.openInput()
+	if f == nil && err == nil {
+		err = os.ErrClosed
 	}
-	return os.OpenFile(e.pipe(fdStdin), os.O_WRONLY|unix.O_NONBLOCK, 0)
-}
-
-// closeStdin ends the command's input: it reads end of file.
-func (e *Exec) closeStdin(ctx context.Context) error {
-	e.mu.Lock()
-	stdin := e.std.stdin
-	e.std.stdin = nil
-	e.mu.Unlock()
-	if stdin == nil {
-		return nil
-	}
-	// On disk first: a crash after the removal must not look like a lost descriptor.
-	e.note(func(r *execRecord) { r.StdinClosed = true })
-	return errors.Join(stdin.Close(), e.m.o.Descriptors.Remove(context.WithoutCancel(ctx), fdName(e.id, fdStdin)))
+	return f, err
 }
 
 // launchExec runs the command, and undoes what it did if that fails. The order
@@ -151,16 +132,16 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 	}
 	endsOf := ends{}
 	if r.streaming() {
-		endsOf, err = makeEnds(e.pipe, e.request.Tty, e.stdin(), pipeSize(of, m.o.Config()))
+		endsOf, err = makeEnds(e.path, e.request.Tty, e.stdin(), pipeSize(of, m.o.Config()))
 		if err != nil {
 			return err
 		}
 		undo.add(endsOf.close)
-		undo.add(func() { _ = m.disconnectExec(ctx, e) })
+		undo.add(func() { _ = e.streams.disconnect(ctx) })
 		if err := m.o.Descriptors.PutAll(ctx, endsOf.items(e.id)); err != nil {
 			return fmt.Errorf("cannot keep the descriptors of an exec over a restart of lrd: %w", err)
 		}
-		out, err := e.output()
+		out, err := e.streams.output()
 		if err != nil {
 			return err
 		}
@@ -176,7 +157,7 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 		}
 		if e.request.Tty {
 			// As with containers: the console's reader first, pipes after the start.
-			if err := m.connect(e, endsOf); err != nil {
+			if err := e.streams.connect(endsOf); err != nil {
 				return err
 			}
 		}
@@ -203,12 +184,10 @@ func (e *Exec) stdin() bool { return e.request.AttachStdin && !e.request.Tty }
 func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends) {
 	log := e.logger("start")
 	if e.snapshot().streaming() {
-		if err := m.connect(e, endsOf); err != nil {
+		if err := e.streams.connect(endsOf); err != nil {
 			log.Error("Cannot read the output of an exec", "error", err)
 		}
-		waiting, cancel := context.WithTimeout(ctx, consoleTimeout)
-		defer cancel()
-		if err := awaitConsole(waiting, e); err != nil {
+		if err := e.streams.awaitConsole(ctx); err != nil {
 			log.Error("An exec runs without a console", "error", err)
 		}
 	}
@@ -267,7 +246,7 @@ func (m *Manager) awaitExec(ctx context.Context, e *Exec) (pid int, err error) {
 
 // pid is the process ID of the command, 0 while it does not run.
 func (e *Exec) pid() int {
-	data, err := os.ReadFile(e.pipe(pidFile))
+	data, err := os.ReadFile(e.path(pidFile))
 	if err != nil {
 		return 0
 	}
@@ -277,7 +256,7 @@ func (e *Exec) pid() int {
 
 // startError is why the runtime could not start the command.
 func (e *Exec) startError() error {
-	said := runtimeError(e.pipe(runtimeLog))
+	said := runtimeError(e.path(runtimeLog))
 	if err := e.c.canExec(); err != nil {
 		return err // it has ended meanwhile
 	}
@@ -299,23 +278,6 @@ func (m *Manager) bringRuntimeHome(ctx context.Context, e *Exec) {
 	if err := os.WriteFile(procs, []byte(strconv.Itoa(int(u.MainPID))), 0); err != nil && !groupGone(err) && !errors.Is(err, unix.ESRCH) {
 		e.logger("start").Warn("Cannot move the waiting runtime out of the container's control group", "error", err)
 	}
-}
-
-// disconnectExec closes everything that the daemon has open of an exec, and
-// takes it out of systemd's store. What was written can still be read.
-func (m *Manager) disconnectExec(ctx context.Context, e *Exec) error {
-	e.mu.Lock()
-	std, out := e.std, e.out
-	e.std = stdio{}
-	e.mu.Unlock()
-	errs := []error{std.close()}
-	if out != nil {
-		errs = append(errs, out.StopDrains())
-	}
-	if !e.snapshot().streaming() {
-		return errors.Join(errs...)
-	}
-	return errors.Join(append(errs, m.o.Descriptors.Remove(ctx, storedNames(e.id)...))...)
 }
 
 func (m *Manager) putExecUnitAway(ctx context.Context, e *Exec) error {

@@ -34,9 +34,9 @@ func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
 		"process.json": data,
 		execScript:     []byte(e.script(b, status.Pid)),
 		exitedScript: []byte(fmt.Sprintf("# Notes the exit of a command in container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\noom=0\nat=$(date +%%s.%%N)\n%s",
-			r.Name, noteExit(e.pipe(exitsFile)))),
+			r.Name, noteExit(e.path(exitsFile)))),
 	} {
-		if err := os.WriteFile(e.pipe(name), data, 0o600); err != nil {
+		if err := os.WriteFile(e.path(name), data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -75,20 +75,20 @@ func (m *Manager) execProcess(b bundle, e *Exec, r *Record, o ExecStartOptions) 
 func (e *Exec) script(b bundle, init int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Executes a command in container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
-	log := e.pipe(runtimeLog)
+	log := e.path(runtimeLog)
 	fmt.Fprintf(&s, ": >%s\n", quote(log))
 	group := filepath.Join(cgroupRoot, Slice, unitName(b.id), "cgroup.procs")
 	fmt.Fprintf(&s, "{ echo $$ >%s; } 2>/dev/null ||\n", quote(group))
 	fmt.Fprintf(&s, "\t{ IFS=: read -r _ _ group </proc/%d/cgroup && echo $$ >%s\"$group\"/cgroup.procs; } 2>/dev/null ||\n", init, cgroupRoot)
 	fmt.Fprintf(&s, "\t{ echo '{\"level\":\"error\",\"msg\":\"cannot enter the control group of the container\"}' >>%s; exit 1; }\n", quote(log))
 	if r := e.snapshot(); r.streaming() {
-		s.WriteString(openStreams(e.pipe, e.request.Tty, e.stdin()))
+		s.WriteString(openStreams(e.path, e.request.Tty, e.stdin()))
 	} else {
 		s.WriteString("exec </dev/null >/dev/null 2>&1\n")
 	}
-	args := append(b.command(), "--log", log, "--log-format", "json", "exec", "--process", e.pipe("process.json"), "--pid-file", e.pipe(pidFile))
+	args := append(b.command(), "--log", log, "--log-format", "json", "exec", "--process", e.path("process.json"), "--pid-file", e.path(pidFile))
 	if e.request.Tty {
-		args = append(args, "--console-socket", e.pipe(fdListener))
+		args = append(args, "--console-socket", e.path(fdListener))
 	}
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
 	return s.String()
@@ -107,8 +107,8 @@ func execProperties(e *Exec, r Record) []units.Property {
 		units.String("Slice", Slice),
 		// Not exec: that calls a start failed whose process has failed before systemd looks. The PID file says when the command runs.
 		units.String("Type", "simple"),
-		units.Exec("ExecStart", false, "/bin/sh", e.pipe(execScript)),
-		units.Exec("ExecStopPost", true, "/bin/sh", e.pipe(exitedScript)),
+		units.Exec("ExecStart", false, "/bin/sh", e.path(execScript)),
+		units.Exec("ExecStopPost", true, "/bin/sh", e.path(exitedScript)),
 		units.Bool("RemainAfterExit", true),
 		// At a shutdown it ends before its container.
 		units.Strings("After", unitName(r.ID)),

@@ -2,16 +2,15 @@ package containers
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
-	"lrd/internal/output"
 	"lrd/internal/units"
 )
 
@@ -19,46 +18,78 @@ import (
 // as Docker's.
 const lostExitCode = 255
 
+// inbox is what systemd has said of a container's unit and nobody has looked at.
+type inbox struct {
+	// mu guards what follows; it is taken last.
+	mu      sync.Mutex
+	changes []units.Change
+	worker  bool // somebody looks at them
+}
+
+// put adds a change; true says that the caller has to see to a worker.
+func (b *inbox) put(change units.Change) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes = append(b.changes, change)
+	hire := !b.worker
+	b.worker = true
+	return hire
+}
+
+// first is the oldest change, which stays; false says that there is none and that the worker is gone.
+func (b *inbox) first() (change units.Change, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.changes) == 0 {
+		b.worker = false
+		return change, false
+	}
+	return b.changes[0], true
+}
+
+// drop removes the oldest change.
+func (b *inbox) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.changes) > 0 {
+		b.changes = b.changes[1:]
+	}
+}
+
+// clear drops all changes. The worker finds out by itself.
+func (b *inbox) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes = nil
+}
+
 // enqueue hands on what systemd said of the container's unit. It never waits:
 // each container has its own worker, so one that is stuck delays no other.
 func (c *Container) enqueue(change units.Change) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queue = append(c.queue, change)
-	if !c.worker {
-		c.worker = true
+	if c.inbox.put(change) {
 		c.m.workers.Go(c.work)
 	}
 }
 
-// work looks at the queue until it is empty.
+// work looks at what is in the inbox until it is empty. It is over with the Manager.
 func (c *Container) work() {
 	for {
-		// op first: what is queued while a start is under way belongs to that start or to nobody.
+		// op first: what is said while a start is under way belongs to that start or to nobody.
 		if err := c.lock(c.m.ctx); err != nil {
-			c.mu.Lock()
-			c.worker = false
-			c.mu.Unlock()
 			return
 		}
-		c.mu.Lock()
-		if len(c.queue) == 0 || c.gone {
-			c.worker = false
-			c.mu.Unlock()
+		change, ok := c.inbox.first()
+		if !ok {
 			c.unlock()
 			return
 		}
-		change := c.queue[0]
-		c.mu.Unlock()
 		err := c.m.look(c.m.ctx, c, change)
 		if err == nil {
-			c.mu.Lock()
-			c.queue = c.queue[1:]
-			c.mu.Unlock()
+			c.inbox.drop()
 		}
 		c.unlock()
 		if err != nil && c.m.ctx.Err() == nil {
-			c.m.logger(c.id, "follow").Warn("Cannot ask for the state of the container's unit; trying again", "error", err)
+			c.logger("follow").Warn("Cannot ask for the state of the container's unit; trying again", "error", err)
 			select {
 			case <-c.m.ctx.Done():
 			case <-time.After(askPause):
@@ -113,7 +144,7 @@ func (m *Manager) observe(ctx context.Context, c *Container, u units.State, gone
 func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bool) (over bool) {
 	cur := c.Status()
 	c.mu.Lock()
-	stopping, policy := c.stopping, c.record.HostConfig.RestartPolicy
+	stopping, policy := c.run.stopping, c.record.HostConfig.RestartPolicy
 	rebooted := c.record.Run != nil && c.record.Run.BootID != m.o.BootID
 	c.mu.Unlock()
 	if stopping && awaitingRestart(u) {
@@ -209,11 +240,11 @@ func addMissed(cur, next Status, told []incident, notes []exitNote) []incident {
 // tell publishes what happened, and draws the run's boundary in its output.
 func (m *Manager) tell(c *Container, i incident) {
 	if !i.exited {
-		m.beginRun(c)
+		c.invoked()
 		m.publish(c, events.ActionStart, i.at, nil)
 		return
 	}
-	m.endRun(c)
+	c.exited()
 	_, s := c.snapshot()
 	if i.oom {
 		m.publish(c, events.ActionOOM, i.at, nil)
@@ -235,25 +266,8 @@ func (m *Manager) tellPause(c *Container, from, to container.ContainerState) {
 	}
 }
 
-// endRun takes over what the run has left in its pipes, and lets readers know that it is over.
-func (m *Manager) endRun(c *Container) {
-	c.mu.Lock()
-	out, ended := c.out, c.runEnded
-	c.runEnded = nil
-	c.mu.Unlock()
-	if out != nil {
-		if err := out.EndRun(m.ctx); err != nil && !errors.Is(err, output.ErrClosed) && m.ctx.Err() == nil {
-			m.logger(c.id, "exit").Error("Cannot take over the last of the container's output", "error", err)
-		}
-	}
-	if ended != nil {
-		close(ended)
-	}
-}
-
-// finish puts away what the last run stood on, once it is over for good. The
-// caller holds c.op. What cannot be put away is tried again at the next start of
-// the container or of the daemon.
+// finish ends the run, once nothing follows the exit, and removes the container
+// if it was made to be removed then. The caller holds c.op.
 func (m *Manager) finish(ctx context.Context, c *Container) {
 	if m.ctx.Err() != nil {
 		return // the daemon is leaving; the next one finds Record.Run and goes on here
@@ -261,14 +275,8 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 	if c.Status().Running() {
 		return // started again meanwhile
 	}
-	log := m.logger(c.id, "exit")
-	if err := m.putAway(ctx, c); err != nil {
-		log.Error("Cannot put everything of the container's run away", "error", err)
-	} else if !c.foreign {
-		c.note(func(r *Record, s *Status) {
-			r.Run = nil
-			s.Reason = homeReason(*r, m.o.Images.Driver())
-		})
+	if err := m.endRun(ctx, c); err != nil {
+		c.logger("exit").Error("Cannot put everything of the container's run away", "error", err)
 	}
 	c.wake(container.WaitConditionNotRunning, c.Status().ExitCode, nil)
 	if c.foreign {
@@ -276,32 +284,4 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 		return
 	}
 	m.autoRemove(ctx, c)
-}
-
-// putAway releases everything of a run that is over. It may be called again.
-func (m *Manager) putAway(ctx context.Context, c *Container) error {
-	r, _ := c.snapshot()
-	name := unitName(c.id)
-	errs := []error{m.endExecs(ctx, c), m.disconnect(ctx, c), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
-	if r.Run != nil && r.Run.Endpoint != nil {
-		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
-	}
-	if c.foreign {
-		return errors.Join(errs...) // what else it stands on is not known
-	}
-	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
-	return errors.Join(append(errs, m.unmountRootfs(ctx, &r), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))...)
-}
-
-// unmountRootfs unmounts a container's root filesystem, if it is one that this
-// daemon's storage driver knows.
-func (m *Manager) unmountRootfs(ctx context.Context, r *Record) error {
-	if r.Home.StorageDriver != m.o.Images.Driver() {
-		return nil
-	}
-	err := m.o.Images.UnmountRootfs(ctx, r.ID)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

@@ -32,9 +32,9 @@ func (w *world) settle(id string) {
 	c := w.container(id)
 	quiet := 0
 	eventually(w.t, "all is looked at", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if quiet++; len(w.units.changes) > 0 || len(c.queue) > 0 || c.worker {
+		c.inbox.mu.Lock()
+		defer c.inbox.mu.Unlock()
+		if quiet++; len(w.units.changes) > 0 || len(c.inbox.changes) > 0 || c.inbox.worker {
 			quiet = 0
 		}
 		return quiet > 5 // one may be on its way from the channel to the queue
@@ -80,9 +80,9 @@ func TestFollowWithoutAnAnswer(t *testing.T) {
 	w.units.exit(id, 1) // systemd 252 says failed, first
 	c := w.container(id)
 	eventually(t, "asked", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.queue) > 0 && c.queue[0].State.ActiveState == "failed"
+		c.inbox.mu.Lock()
+		defer c.inbox.mu.Unlock()
+		return len(c.inbox.changes) > 0 && c.inbox.changes[0].State.ActiveState == "failed"
 	})
 	assert.Check(t, is.Equal(w.status(id).State, container.StateRunning))
 	w.arm("Units.State", nil)
@@ -187,7 +187,7 @@ func TestStopMarker(t *testing.T) {
 			c := w.container(id)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return c.stopping
+			return c.run.stopping
 		})
 		eventually(t, "marked", func() bool {
 			_, err := os.Stat(w.m.pipePath(id, stoppingFile))

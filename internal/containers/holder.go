@@ -111,9 +111,10 @@ func (m *Manager) holdings(c *Container) (held [len(slots)]*os.File, err error) 
 	if !c.Status().Running() || c.foreign {
 		return held, nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	tty, std := c.record.Config.Tty, c.std
+	r, _ := c.snapshot()
+	tty, std := r.Config.Tty, c.streams
+	std.mu.Lock()
+	defer std.mu.Unlock()
 	var errs [len(slots)]error
 	switch {
 	case tty && std.console == nil: // it is held already, or lost

@@ -229,7 +229,7 @@ func TestStartWithoutOutput(t *testing.T) {
 		return slices.Contains(w.trace, "Units.Start")
 	})
 	c.mu.Lock()
-	assert.NilError(t, c.out.Close())
+	assert.NilError(t, c.streams.opened().Close())
 	c.mu.Unlock()
 	close(release)
 	assert.NilError(t, <-started)

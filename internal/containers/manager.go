@@ -168,12 +168,12 @@ func (m *Manager) Close() error {
 	m.releasing.Wait()
 	var first error
 	for _, c := range m.all() {
-		if err := c.leave(); err != nil && first == nil {
+		if err := c.streams.leave(); err != nil && first == nil {
 			first = fmt.Errorf("cannot close the output of container %s: %w", c.id, err)
 		}
 	}
 	for _, e := range m.execsIn(nil) {
-		if err := e.leave(); err != nil && first == nil {
+		if err := e.streams.leave(); err != nil && first == nil {
 			first = fmt.Errorf("cannot close the output of exec %s: %w", e.id, err)
 		}
 	}

@@ -98,8 +98,8 @@ type Home struct {
 	StorageDriver string `json:"storageDriver"`
 }
 
-// Run is what was set up for one run of the container, and has to be found
-// again or put away by whoever is the daemon then.
+// Run is what was set up for a run of the container, and has to be found again or
+// put away by whoever is the daemon then. The live part is the type run.
 type Run struct {
 	// BootID is the boot that it belongs to: after another one, nothing of it is left.
 	BootID string `json:"bootID"`

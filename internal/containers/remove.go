@@ -99,6 +99,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	c.mu.Lock()
 	c.gone = true
 	c.mu.Unlock()
+	c.inbox.clear()
 	m.publish(c, events.ActionDestroy, time.Time{}, nil)
 	for _, condition := range []container.WaitCondition{container.WaitConditionRemoved, container.WaitConditionNextExit, container.WaitConditionNotRunning} {
 		c.wake(condition, s.ExitCode, nil)
@@ -108,15 +109,11 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 
 func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o RemoveOptions) error {
 	if r.Run != nil {
-		if err := m.putAway(ctx, c); err != nil {
+		if err := m.endRun(ctx, c); err != nil {
 			return err
 		}
 	}
-	c.mu.Lock()
-	out := c.out
-	c.out = nil
-	c.mu.Unlock()
-	if out != nil {
+	if out := c.streams.forget(); out != nil {
 		// A client that reads more slowly than the container wrote gets the rest: with --rm it has no other way to.
 		if err := out.Retire(); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (m *Manager) restored(id string, e evidence, v Verdict) *Container {
 		c := m.newContainer(*e.record)
 		c.status.Reason = v.Reason
 		_, err := os.Lstat(m.pipePath(id, stoppingFile))
-		c.stopping = err == nil // the daemon before was at it
+		c.run.stopping = err == nil // the daemon before was at it
 		return c
 	}
 	r := Record{ID: id, Name: id[:12], Config: &container.Config{}, HostConfig: &container.HostConfig{}}
@@ -222,11 +222,11 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 		k.c.note(func(_ *Record, s *Status) { next.Reason, *s = s.Reason, next })
 	case Adopt:
 		m.reopen(ctx, k)
-		m.reconnect(k)
+		k.c.adoptRun(k.ends)
 		m.observe(ctx, k.c, *k.e.unit, false)
 	case Over:
 		m.reopen(ctx, k)
-		m.reconnect(k)
+		k.c.adoptRun(k.ends)
 		m.noteOver(ctx, k)
 		m.later(k.c, func(ctx context.Context) { m.finish(ctx, k.c) })
 	}
@@ -234,7 +234,7 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 
 // noteOver takes note of an end that nobody has seen.
 func (m *Manager) noteOver(ctx context.Context, k *restoring) {
-	defer m.endRun(k.c) // also of an end that is noted: the daemon before may have died before it had all of the output
+	defer k.c.exited() // also of an end that is noted: the daemon before may have died before it had all of the output
 	if s := k.c.Status(); !s.Running() && (k.e.unit == nil || !begun(s, *k.e.unit)) && !unseen(s, k.e.exits) {
 		return // it is noted already
 	}
@@ -245,19 +245,6 @@ func (m *Manager) noteOver(ctx context.Context, k *restoring) {
 	m.note(ctx, k.c, u, k.e.unit == nil || !ended(u))
 	if k.e.record.Run.BootID != m.o.BootID {
 		k.c.note(func(_ *Record, s *Status) { s.Error = "the machine was restarted while the container ran" })
-	}
-}
-
-// reconnect begins to collect a container's output again.
-func (m *Manager) reconnect(k *restoring) {
-	if k.e.record == nil || k.e.record.Run == nil {
-		k.ends.close()
-		return
-	}
-	_ = k.c.ended() // makes it, if nobody has attached yet
-	if err := m.connect(k.c, k.ends); err != nil {
-		m.logger(k.c.id, "restore").Error("Cannot collect the container's output", "error", err)
-		k.c.note(func(_ *Record, s *Status) { s.Reason = "its output is not collected: " + err.Error() })
 	}
 }
 
@@ -310,21 +297,14 @@ func (m *Manager) undoStart(ctx context.Context, c *Container, u *units.State) {
 	if c.Status().Running() {
 		return
 	}
-	if err := m.putAway(ctx, c); err != nil {
-		m.logger(c.id, "restore").Error("Cannot put an interrupted start away", "error", err)
+	if err := m.endRun(ctx, c); err != nil {
+		c.logger("restore").Error("Cannot put an interrupted start away", "error", err)
 		return
 	}
-	c.note(func(r *Record, s *Status) {
-		r.Run = nil
-		if u != nil {
-			s.Error = "the start was interrupted, and failed"
-		}
-	})
-	if r, _ := c.snapshot(); r.HostConfig.AutoRemove {
-		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
-			m.logger(c.id, "restore").Error("Cannot remove the container", "error", err)
-		}
+	if u != nil {
+		c.note(func(_ *Record, s *Status) { s.Error = "the start was interrupted, and failed" })
 	}
+	m.autoRemove(ctx, c)
 }
 
 // groupStored takes all descriptors of containers out of what systemd handed

@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 
-	"lrd/internal/config"
-	"lrd/internal/oci"
-	"lrd/internal/output"
 	"lrd/internal/units"
 )
 
@@ -63,71 +58,54 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 		return nil
 	}
 	m.logger(c.id, "start").Error("Cannot start the container", "error", err)
-	c.mu.Lock()
-	c.queue = nil // what was said of the unit that failed
-	c.mu.Unlock()
+	c.inbox.clear() // what was said of the unit that failed
 	c.note(func(_ *Record, s *Status) {
 		s.Error = err.Error()
 		s.ExitCode = startExitCode(err)
 	})
-	if r.HostConfig.AutoRemove {
-		if rmErr := m.remove(ctx, c, RemoveOptions{Volumes: true}); rmErr != nil {
-			m.logger(c.id, "remove").Error("Cannot remove the container that could not be started", "error", rmErr)
-		}
-	}
+	m.autoRemove(ctx, c)
 	return err
 }
 
-// launch sets up a run and starts it, and undoes what it did if that fails. The
-// order matters: everything that a run needs to outlive the daemon is in place
-// (descriptors in the store, the Record on disk) before anything runs.
+// launch begins a run, and undoes what it did if that fails. The order matters:
+// everything that a run needs to outlive the daemon is in place (descriptors in
+// the store, the Record on disk) before anything runs.
 func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	var undo cleanup
 	defer undo.unless(&err)
 	r, _ := c.snapshot()
 	cfg := m.o.Config()
 	if r.Run != nil {
-		// The end of the run before is still being put away, or could not be.
-		if err := m.putAway(ctx, c); err != nil {
+		// The run before could not be put away.
+		if err := m.endRun(ctx, c); err != nil {
 			return fmt.Errorf("cannot put the run before away: %w", err)
 		}
 	}
-	// Undone last: until then a crash leaves a Record that says what there is to put away.
-	undo.add(func() { c.note(func(r *Record, _ *Status) { r.Run = nil }) })
-
-	b, limits, run, err := m.prepare(ctx, &r, cfg, &undo)
+	b, limits, saved, err := m.prepare(ctx, &r, cfg, &undo)
 	if err != nil {
 		return err
-	}
-	e, err := makeEnds(c.pipe, b.tty, b.stdin, pipeSize(r, cfg))
-	if err != nil {
-		return err
-	}
-	undo.add(e.close)
-	undo.add(func() { _ = m.disconnect(ctx, c) })
-	if err := m.o.Descriptors.PutAll(ctx, e.items(c.id)); err != nil {
-		return fmt.Errorf("cannot keep the container's descriptors over a restart of lrd: %w", err)
-	}
-	for what := range e {
-		run.Descriptors = append(run.Descriptors, what)
 	}
 	stopSignal, err := m.stopSignal(r, "")
 	if err != nil {
 		return err
 	}
-	err = c.update(func(r *Record, s *Status) {
-		r.Run, r.LastBoot = run, run.BootID
-		s.RestartCount, s.ManuallyStopped, s.Error, s.OOMKilled = 0, false, "", false
-		if c.runEnded == nil { // else somebody has attached already, and waits for its end
-			c.runEnded = make(chan struct{})
-		}
-		c.queue = nil // what was said of an earlier unit of this name
-		c.stopping = false
-	})
+	e, err := makeEnds(c.streams.path, b.tty, b.stdin, pipeSize(r, cfg))
 	if err != nil {
 		return err
 	}
-	undo.add(func() { m.endRun(c) })
+	undo.add(e.close)
+	undo.add(func() { _ = c.streams.disconnect(ctx) })
+	if err := m.o.Descriptors.PutAll(ctx, e.items(c.id)); err != nil {
+		return fmt.Errorf("cannot keep the container's descriptors over a restart of lrd: %w", err)
+	}
+	for what := range e {
+		saved.Descriptors = append(saved.Descriptors, what)
+	}
+	if err := c.beginRun(saved); err != nil {
+		return err
+	}
+	// From here on the Record says what there is to put away.
+	undo = cleanup{e.close, func() { m.abandonRun(ctx, c) }}
 	out, err := c.output()
 	if err != nil {
 		return err
@@ -139,7 +117,7 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 		// The console's reader must be there before the runtime sends it. Pipes are
 		// read only after the start, so that what the runtime itself writes into
 		// them when it fails does not end up as the container's output.
-		if err := m.connect(c, e); err != nil {
+		if err := c.streams.connect(e); err != nil {
 			return err
 		}
 	}
@@ -153,16 +131,22 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	return nil
 }
 
+// abandonRun ends a run that has come to nothing.
+func (m *Manager) abandonRun(ctx context.Context, c *Container) {
+	c.exited()
+	if err := m.endRun(ctx, c); err != nil {
+		c.logger("start").Error("Cannot put everything of a failed start away; it is tried again at the next start", "error", err)
+	}
+}
+
 // started takes note of a unit that has just been started, and connects its output.
 func (m *Manager) started(ctx context.Context, c *Container, e ends) {
 	log := m.logger(c.id, "start")
-	if err := m.connect(c, e); err != nil {
+	if err := c.streams.connect(e); err != nil {
 		log.Error("Cannot read the container's output", "error", err)
 		c.note(func(_ *Record, s *Status) { s.Reason = "its output is not collected: " + err.Error() })
 	}
-	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
-	defer cancel()
-	if err := awaitConsole(ctx, c); err != nil {
+	if err := c.streams.awaitConsole(ctx); err != nil {
 		log.Error("The container runs without a console", "error", err)
 	}
 	u, err := m.settledState(ctx, unitName(c.id))
@@ -191,116 +175,6 @@ func (m *Manager) settledState(ctx context.Context, name string) (units.State, e
 		}
 		time.Sleep(settlePoll)
 	}
-}
-
-// prepare makes what a run stands on: root filesystem, network, mounts, bundle.
-// How to undo it is added to undo.
-func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, undo *cleanup) (b bundle, limits oci.Limits, run *Run, err error) {
-	rootfs, err := m.o.Images.MountRootfs(ctx, r.ID)
-	if err != nil {
-		return b, limits, nil, fmt.Errorf("cannot mount the root filesystem: %w", err)
-	}
-	undo.add(func() { _ = m.o.Images.UnmountRootfs(ctx, r.ID) })
-	run = &Run{BootID: m.o.BootID}
-	in := oci.Input{ID: r.ID, Rootfs: rootfs, Config: r.Config, Host: r.HostConfig, Machine: m.o.Machine}
-	if err := m.joinNetwork(ctx, r, run, &in, undo); err != nil {
-		return b, limits, nil, err
-	}
-	if err := m.joinNamespaces(r, &in); err != nil {
-		return b, limits, nil, err
-	}
-	if in.User, err = oci.ResolveUser(rootfs, r.Config.User, r.HostConfig.GroupAdd); err != nil {
-		return b, limits, nil, err
-	}
-	if in.Mounts, err = m.resolveMounts(ctx, r, rootfs); err != nil {
-		return b, limits, nil, err
-	}
-	if err := m.writeEtc(r, run, cfg, &in); err != nil {
-		return b, limits, nil, err
-	}
-	in.DefaultUlimits = defaultUlimits(cfg)
-	if r.HostConfig.Init != nil && *r.HostConfig.Init {
-		in.InitEnabled = true
-		if in.InitBinary, err = findInit(cfg.InitPath); err != nil {
-			return b, limits, nil, err
-		}
-	}
-	if in.Host, err = withSeccomp(r.HostConfig, cfg.SeccompProfile); err != nil {
-		return b, limits, nil, err
-	}
-	spec, err := oci.Spec(in)
-	if err != nil {
-		return b, limits, nil, err
-	}
-	if limits, err = oci.LimitsOf(r.HostConfig, m.o.Machine); err != nil {
-		return b, limits, nil, err
-	}
-	b = bundle{
-		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
-		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, spec: spec,
-		restarts: restarts(r.HostConfig.RestartPolicy),
-	}
-	undo.add(func() { _ = os.RemoveAll(b.dir) })
-	for _, stale := range []string{exitsFile, stoppingFile} {
-		if err := os.Remove(b.path(stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return b, limits, nil, err
-		}
-	}
-	if err := b.write(); err != nil {
-		return b, limits, nil, fmt.Errorf("cannot write the bundle: %w", err)
-	}
-	return b, limits, run, nil
-}
-
-// inits are the names under which distributions ship a static init, in place of Docker's own name for it.
-var inits = []string{"tini-static", "catatonit"}
-
-// findInit finds the init of `docker run --init`: what init-path names, or, if that is the default and is not
-// there, what distributions have.
-func findInit(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err != nil && name == config.Default().InitPath {
-		for _, other := range inits {
-			if path, err := exec.LookPath(other); err == nil {
-				return path, nil
-			}
-		}
-	}
-	if err != nil {
-		return "", refused(errdefs.ErrFailedPrecondition, "cannot find the init for --init, %s: install tini or catatonit, or name another static one with init-path", name)
-	}
-	return path, nil
-}
-
-// defaultUlimits are the daemon's in the form of a request's.
-func defaultUlimits(cfg *config.Config) map[string]*container.Ulimit {
-	limits := map[string]*container.Ulimit{}
-	for name, l := range cfg.DefaultUlimits {
-		limits[name] = &container.Ulimit{Name: name, Soft: l.Soft, Hard: l.Hard}
-	}
-	return limits
-}
-
-// withSeccomp is h with the daemon's seccomp profile, where h names none.
-func withSeccomp(h *container.HostConfig, profile string) (*container.HostConfig, error) {
-	if profile == "" || profile == "builtin" || h.Privileged {
-		return h, nil
-	}
-	for _, o := range h.SecurityOpt {
-		if strings.HasPrefix(o, "seccomp") {
-			return h, nil
-		}
-	}
-	if profile != "unconfined" {
-		data, err := os.ReadFile(profile)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the seccomp profile of seccomp-profile: %w", err)
-		}
-		profile = string(data)
-	}
-	with := *h
-	with.SecurityOpt = append(append([]string(nil), h.SecurityOpt...), "seccomp="+profile)
-	return &with, nil
 }
 
 // startUnit starts the unit. When that fails, the error is what the runtime had to say.
@@ -354,21 +228,5 @@ func (m *Manager) startOnce(ctx context.Context, name string, b bundle, props []
 			return err
 		}
 		m.o.Log.Info("Starting the unit again, as systemd has not heard of it", "unit", name, "error", err)
-	}
-}
-
-// beginRun prepares the output for a run that systemd has started by itself.
-func (m *Manager) beginRun(c *Container) {
-	c.mu.Lock()
-	if c.runEnded == nil {
-		c.runEnded = make(chan struct{})
-	}
-	c.mu.Unlock()
-	out, err := c.output()
-	if err == nil {
-		err = out.BeginRun()
-	}
-	if err != nil && !errors.Is(err, output.ErrClosed) {
-		m.logger(c.id, "start").Error("Cannot begin a run in the output store", "error", err)
 	}
 }

@@ -67,9 +67,9 @@ type incident struct {
 // systemd says of its unit, and tells what has happened in between. It is pure:
 // everything lrd believes about running containers goes through here.
 //
-// A run is told from another by the time its main process started: a unit that
-// systemd starts again shows the process of the run before until the next one
-// is there.
+// An invocation is told from another by systemd's name for it. That alone will
+// not do: a unit that systemd starts again has the next name already and shows
+// the process of the one before until the next one is there, if it ever is.
 func follow(cur Status, u units.State) (Status, []incident) {
 	var told []incident
 	next := cur
@@ -87,10 +87,10 @@ func follow(cur Status, u units.State) (Status, []incident) {
 		next.Error = ""
 		told = append(told, incident{at: u.ExecMainStart})
 	}
-	sameRun := next.StartedAt.Equal(u.ExecMainStart)
+	known := shown(next, u)
 	switch {
 	case !next.Running():
-	case sameRun && ended(u):
+	case known && ended(u):
 		if next.State != container.StateRestarting {
 			next.ExitCode = exitCode(u)
 			next.FinishedAt = u.ExecMainExit
@@ -102,7 +102,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 		if awaitingRestart(u) {
 			next.State = container.StateRestarting
 		}
-	case sameRun && u.ActiveState == "active" && next.State != container.StateRestarting: // that one has ended
+	case known && u.ActiveState == "active" && next.State != container.StateRestarting: // that one has ended
 		next.State = container.StateRunning
 		if u.FreezerState == "frozen" {
 			next.State = container.StatePaused
@@ -122,14 +122,19 @@ func settled(u units.State) bool {
 	return awaitingRestart(u)
 }
 
-// begun says whether the unit shows a run that cur knows nothing of.
+// shown says whether the process that the unit shows is the one that cur knows.
+func shown(cur Status, u units.State) bool {
+	return u.InvocationID != "" && u.InvocationID == cur.InvocationID || u.ExecMainStart.Equal(cur.StartedAt)
+}
+
+// begun says whether the unit shows an invocation that cur knows nothing of. One
+// that has ended may be of long ago, and announced late; of one that runs there
+// is no doubt, also after the clock was set back.
 func begun(cur Status, u units.State) bool {
-	if u.ExecMainPID == 0 || u.ExecMainStart.IsZero() {
+	if u.ExecMainPID == 0 || u.ExecMainStart.IsZero() || shown(cur, u) {
 		return false
 	}
-	// A clock that was set back makes a later run look like an earlier one; a process that is not the known one gives it away.
-	otherProcess := u.ActiveState == "active" && u.MainPID != 0 && int(u.MainPID) != cur.Pid && !u.ExecMainStart.Equal(cur.StartedAt)
-	return u.ExecMainStart.After(cur.StartedAt) || otherProcess
+	return u.ExecMainStart.After(cur.StartedAt) || u.ActiveState == "active" && u.MainPID != 0
 }
 
 // ended says whether the main process that the unit shows has ended.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -198,7 +199,7 @@ func (m *Manager) markStopping(c *Container, by stopper) error {
 		}
 	}
 	c.mu.Lock()
-	c.stopping = true
+	c.run.stopping = true
 	policy := c.record.HostConfig.RestartPolicy
 	c.mu.Unlock()
 	if !restarts(policy) {
@@ -224,7 +225,8 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-c.restarting }()
+	over := sync.OnceFunc(func() { <-c.restarting })
+	defer over()
 	ctx = context.WithoutCancel(ctx)
 	if c.Status().Running() {
 		if err := m.stop(ctx, c, o, byPerson); err != nil {
@@ -235,6 +237,7 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 		return err
 	}
 	defer c.unlock()
+	over() // from here on, an end is the container's again
 	if err := m.start(ctx, c); err != nil && !errors.Is(err, ErrNotModified) {
 		return err
 	}

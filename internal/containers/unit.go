@@ -33,7 +33,7 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 		units.String("PIDFile", b.path(pidFile)),
 		units.Bool("Delegate", true),
 		units.Exec("ExecStart", false, "/bin/sh", b.path(createScript)),
-		units.Exec("ExecStartPost", false, append(b.logging(), "start", r.ID)...),
+		units.Exec("ExecStartPost", false, "/bin/sh", b.path(startScript)),
 		units.Exec("ExecStopPost", true, "/bin/sh", b.path(exitedScript)),
 		units.USec("TimeoutStartUSec", startTimeout),
 		units.USec("TimeoutStopUSec", stopTimeout),
@@ -60,7 +60,7 @@ func restartProperties(p container.RestartPolicy, b bundle, systemd int) []units
 		return []units.Property{units.String("Restart", "no"), units.Bool("RemainAfterExit", true)}
 	}
 	props := []units.Property{
-		units.Exec("ExecCondition", false, "/usr/bin/test", "!", "-e", b.path(stoppingFile)),
+		units.Exec("ExecCondition", false, "/bin/sh", b.path(againScript)),
 	}
 	if p.IsOnFailure() {
 		props = append(props,

@@ -35,7 +35,7 @@ func lines(s ...string) string { return strings.Join(s, "\n") + "\n" }
 
 func TestUnitProperties(t *testing.T) {
 	r := Record{ID: longID("1234567890abcdef"), Name: "web", Config: &container.Config{Image: "app:1"}, HostConfig: &container.HostConfig{}}
-	b := bundle{id: r.ID, dir: "/run/x", root: "/run/runtime", runtime: Runtime{Path: "/usr/bin/crun", Args: []string{"--debug"}}}
+	b := bundle{id: r.ID, dir: "/run/x"}
 	for _, systemd := range systemds {
 		got := written(unitProperties(r, b, syscall.SIGINT, -1, oci.Limits{}, systemd))
 		assert.Check(t, is.Equal(got, lines(
@@ -45,7 +45,7 @@ func TestUnitProperties(t *testing.T) {
 			`PIDFile="/run/x/pid"`,
 			`Delegate=true`,
 			`ExecStart=[("/bin/sh", ["/bin/sh", "/run/x/create"], false)]`,
-			`ExecStartPost=[("/usr/bin/crun", ["/usr/bin/crun", "--debug", "--root", "/run/runtime", "--cgroup-manager=disabled", "--log", "/run/x/runtime.log", "--log-format", "json", "start", "`+r.ID+`"], false)]`,
+			`ExecStartPost=[("/bin/sh", ["/bin/sh", "/run/x/start"], false)]`,
 			`ExecStopPost=[("/bin/sh", ["/bin/sh", "/run/x/exited"], true)]`,
 			`TimeoutStartUSec=@t 300000000`,
 			`TimeoutStopUSec=@t 18446744073709551615`,
@@ -63,7 +63,7 @@ func TestUnitProperties(t *testing.T) {
 
 func TestRestartProperties(t *testing.T) {
 	const (
-		condition = `ExecCondition=[("/usr/bin/test", ["/usr/bin/test", "!", "-e", "/run/x/stopping"], false)]`
+		condition = `ExecCondition=[("/bin/sh", ["/bin/sh", "/run/x/again"], false)]`
 		unlimited = `StartLimitIntervalUSec=@t 0`
 	)
 	once := lines(`Restart="no"`, `RemainAfterExit=true`)
