@@ -180,7 +180,9 @@ func TestStartScript(t *testing.T) {
 }
 
 func TestAgainScript(t *testing.T) {
-	again := func(b bundle) bool { return exec.CommandContext(t.Context(), "/bin/sh", b.path(againScript)).Run() == nil }
+	again := func(b bundle) bool {
+		return exec.CommandContext(t.Context(), "/bin/sh", b.path(againScript)).Run() == nil
+	}
 	always := bundleIn(t, t.TempDir(), func(b *bundle) { b.policy.Name = container.RestartPolicyAlways })
 	twice := bundleIn(t, t.TempDir(), func(b *bundle) {
 		b.policy = container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: 2}

@@ -191,8 +191,12 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 			log.Error("An exec runs without a console", "error", err)
 		}
 	}
-	e.note(func(r *execRecord) { r.Phase, r.Pid, r.StartedAt = execRunning, pid, time.Now() })
-	m.publishExec(e, events.ActionExecStart, time.Time{}, nil)
+	at := time.Now()
+	if info, err := os.Stat(e.path(pidFile)); err == nil {
+		at = info.ModTime() // it may have ended since, and that is told with systemd's time
+	}
+	e.note(func(r *execRecord) { r.Phase, r.Pid, r.StartedAt = execRunning, pid, at })
+	m.publishExec(e, events.ActionExecStart, at, nil)
 	close(e.started)
 	m.bringRuntimeHome(ctx, e)
 }
