@@ -42,19 +42,33 @@ func (s imageStore) Import(ctx context.Context, r io.Reader, o ImportOptions, pr
 }
 
 func (s imageStore) Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
-	o := images.PullOptions{Platform: platform}
-	if auth != (registry.AuthConfig{}) {
-		o.Auth = &auth
-	}
+	o := images.PullOptions{Platform: platform, Auth: given(auth)}
 	return s.Store.Pull(ctx, ref, o, images.Progress(progress))
 }
 
-// Login is not there yet; clients that have credentials in their configuration send them with each pull.
-func (s imageStore) Login(context.Context, registry.AuthConfig) error {
-	return notImplemented("lrd does not check credentials at a registry yet: put them into the client's config.json, it sends them with each pull")
+func (s imageStore) InspectRemote(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error) {
+	return s.Store.InspectRemote(ctx, ref, given(auth))
 }
 
-func (s imageStore) List(ctx context.Context, all bool, filters containers.Filters) ([]image.Summary, error) {
+func (s imageStore) Push(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
+	o := images.PushOptions{AllTags: allTags, Platform: platform, Auth: given(auth)}
+	return s.Store.Push(ctx, ref, o, images.Progress(progress))
+}
+
+func (s imageStore) Save(ctx context.Context, refs []string, platform *ocispec.Platform, w io.Writer) error {
+	return s.Store.Save(ctx, refs, images.SaveOptions{Platform: platform}, w)
+}
+
+// given is nil for a client that has sent no credentials.
+func given(auth registry.AuthConfig) *registry.AuthConfig {
+	if auth == (registry.AuthConfig{}) {
+		return nil
+	}
+	return &auth
+}
+
+// count is how many containers stand on each image, by its ID.
+func (s imageStore) count(ctx context.Context) (map[string]int64, error) {
 	made, err := s.users.List(ctx, containers.ListOptions{All: true})
 	if err != nil {
 		return nil, err
@@ -63,9 +77,30 @@ func (s imageStore) List(ctx context.Context, all bool, filters containers.Filte
 	for _, c := range made {
 		count[c.ImageID]++
 	}
+	return count, nil
+}
+
+func (s imageStore) List(ctx context.Context, o ImageListOptions) ([]image.Summary, error) {
+	count, err := s.count(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return s.Store.List(ctx, images.ListOptions{
-		All: all, Filters: images.Filters(filters), Containers: func(id string) int64 { return count[id] },
+		All: o.All, SharedSize: o.SharedSize, Filters: images.Filters(o.Filters), Containers: func(id string) int64 { return count[id] },
 	})
+}
+
+func (s imageStore) Prune(ctx context.Context, filters containers.Filters) (image.PruneReport, error) {
+	return s.Store.Prune(ctx, images.Filters(filters), s.users.UsesImage)
+}
+
+func (s imageStore) Usage(ctx context.Context) (image.DiskUsage, error) {
+	count, err := s.count(ctx)
+	if err != nil {
+		return image.DiskUsage{}, err
+	}
+	u, err := s.Store.Usage(ctx, func(id string) bool { return count[id] > 0 })
+	return image.DiskUsage{TotalSize: u.Total, Reclaimable: u.Reclaimable}, err
 }
 
 func (s imageStore) Remove(ctx context.Context, ref string, force, _ bool) ([]image.DeleteResponse, error) {

@@ -86,6 +86,16 @@ type ImageSources interface {
 	Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
 	// Login tries the credentials at their registry.
 	Login(ctx context.Context, auth registry.AuthConfig) error
+	// InspectRemote asks a registry about an image without fetching it.
+	InspectRemote(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error)
+}
+
+// ImageTargets take images out. A nil platform is any.
+type ImageTargets interface {
+	// Push sends ref, a name with a tag, or with allTags every tag of a repository.
+	Push(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
+	// Save writes an archive of images. After an error w has a part of one, which must not look whole.
+	Save(ctx context.Context, refs []string, platform *ocispec.Platform, w io.Writer) error
 }
 
 // ImportOptions describe an imported image.
@@ -98,20 +108,31 @@ type ImportOptions struct {
 
 // ImageStore is what is there. Who uses an image is known to it.
 type ImageStore interface {
-	List(ctx context.Context, all bool, filters containers.Filters) ([]image.Summary, error)
+	List(ctx context.Context, o ImageListOptions) ([]image.Summary, error)
 	Count(ctx context.Context) (int, error)
 	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
 	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, target string) error
 	Remove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
+	Prune(ctx context.Context, filters containers.Filters) (image.PruneReport, error)
+	// Usage is the space that images take, without Items.
+	Usage(ctx context.Context) (image.DiskUsage, error)
 	// Driver names the storage driver, Status is what `docker info` shows of it.
 	Driver() string
 	Status() ([][2]string, error)
 }
 
+// ImageListOptions say what a list of images shows.
+type ImageListOptions struct {
+	All        bool
+	SharedSize bool // what each has in common with others; else -1
+	Filters    containers.Filters
+}
+
 // Images are all there is about images.
 type Images interface {
 	ImageSources
+	ImageTargets
 	ImageStore
 }
 

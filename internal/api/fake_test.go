@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -405,6 +406,9 @@ type fakeImages struct {
 	auth     registry.AuthConfig
 	failure  error
 	filters  containers.Filters
+	ref      string // pushed, saved, asked for
+	all      bool   // all tags of it
+	early    bool   // Save fails before its first byte
 }
 
 func (f *fakeImages) Load(_ context.Context, r io.Reader, progress Progress) (err error) {
@@ -431,9 +435,39 @@ func (f *fakeImages) Pull(_ context.Context, ref string, p *ocispec.Platform, au
 
 func (f *fakeImages) Login(context.Context, registry.AuthConfig) error { return f.failure }
 
-func (f *fakeImages) List(_ context.Context, _ bool, filters containers.Filters) ([]image.Summary, error) {
+func (f *fakeImages) InspectRemote(_ context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error) {
+	f.ref, f.auth = ref, auth
+	return registry.DistributionInspect{Descriptor: ocispec.Descriptor{Digest: "sha256:d1", Size: 5}}, f.failure
+}
+
+func (f *fakeImages) Push(_ context.Context, ref string, all bool, p *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
+	f.ref, f.platform, f.auth, f.all = ref, p, auth, all
+	progress(jsonstream.Message{Status: "The push refers to repository [x]"})
+	return f.failure
+}
+
+// Save writes a beginning, and then fails or not.
+func (f *fakeImages) Save(_ context.Context, refs []string, _ *ocispec.Platform, w io.Writer) error {
+	f.ref = strings.Join(refs, " ")
+	if f.early {
+		return f.failure
+	}
+	_, err := io.WriteString(w, strings.Repeat("archive ", 2000))
+	return errors.Join(err, f.failure)
+}
+
+func (f *fakeImages) Prune(_ context.Context, filters containers.Filters) (image.PruneReport, error) {
 	f.filters = filters
-	return []image.Summary{{ID: "sha256:1", RepoTags: []string{"busybox:latest"}, Size: 42}}, nil
+	return image.PruneReport{ImagesDeleted: []image.DeleteResponse{{Deleted: "sha256:1"}}, SpaceReclaimed: 7}, f.failure
+}
+
+func (f *fakeImages) Usage(context.Context) (image.DiskUsage, error) {
+	return image.DiskUsage{TotalSize: 42, Reclaimable: 4}, f.failure
+}
+
+func (f *fakeImages) List(_ context.Context, o ImageListOptions) ([]image.Summary, error) {
+	f.filters = o.Filters
+	return []image.Summary{{ID: "sha256:1", RepoTags: []string{"busybox:latest"}, Size: 42, Containers: 1}}, nil
 }
 
 func (f *fakeImages) Count(context.Context) (int, error) { return 1, nil }

@@ -16,12 +16,12 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 	q := r.query()
 	f := q.filters("before", "dangling", "label", "reference", "since", "until")
 	q.check(f, "dangling", isBool)
-	all := q.flag("all")
+	all, shared := q.flag("all"), q.flag("shared-size")
 	oldImageFilter(r.version, q, f)
 	if q.err != nil {
 		return q.err
 	}
-	list, err := s.Images.List(r.Context(), all, f)
+	list, err := s.Images.List(r.Context(), ImageListOptions{All: all, SharedSize: shared, Filters: f})
 	if err != nil {
 		return err
 	}
@@ -137,17 +137,22 @@ func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
 	if q.err != nil {
 		return q.err
 	}
-	// As with dockerd, credentials that cannot be read are none: most pulls need none.
-	auth, err := authconfig.Decode(r.Header.Get(registry.AuthHeader))
-	if err != nil {
-		auth = &registry.AuthConfig{}
-	}
 	p := newProgressWriter(w)
-	err = s.Images.Pull(r.Context(), ref, platform, *auth, p.send)
+	err = s.Images.Pull(r.Context(), ref, platform, credentials(r), p.send)
 	if err == nil {
 		s.imageEvent(eventtypes.ActionPull, ref, ref)
 	}
 	return p.finish(err)
+}
+
+// credentials are those for a registry that the client has sent. As with dockerd, such that cannot be read are
+// none: most registries need none.
+func credentials(r *request) registry.AuthConfig {
+	auth, err := authconfig.Decode(r.Header.Get(registry.AuthHeader))
+	if err != nil {
+		return registry.AuthConfig{}
+	}
+	return *auth
 }
 
 func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error {

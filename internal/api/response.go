@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 
 	"github.com/moby/moby/api/types/jsonstream"
@@ -19,6 +20,44 @@ func answerJSON(w http.ResponseWriter, code int, v any) error {
 func noContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// sendArchive sends a tar archive as write makes it. An error before the first byte is an ordinary one. After
+// it the connection is cut: an archive that stops in the middle must not look like the whole of it.
+func sendArchive(w http.ResponseWriter, write func(io.Writer) error) error {
+	a := &archiveWriter{w: w}
+	err := write(a)
+	if err != nil && a.started {
+		return cutError{err}
+	}
+	if err == nil && !a.started {
+		a.start() // an archive of nothing
+	}
+	return err
+}
+
+// cutError is an error after which the connection must not end as if nothing had happened.
+type cutError struct{ error }
+
+func (e cutError) Unwrap() error { return e.error }
+
+// archiveWriter sends the head before the first byte.
+type archiveWriter struct {
+	w       http.ResponseWriter
+	started bool
+}
+
+func (a *archiveWriter) start() {
+	a.started = true
+	a.w.Header().Set("Content-Type", "application/x-tar")
+	a.w.WriteHeader(http.StatusOK)
+}
+
+func (a *archiveWriter) Write(p []byte) (int, error) {
+	if !a.started {
+		a.start()
+	}
+	return a.w.Write(p)
 }
 
 // progressWriter sends the messages of a long operation as they come. The status code is decided by the

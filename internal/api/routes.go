@@ -77,19 +77,19 @@ var routes = []route{
 	{get, "/images/json", query, (*Server).imageList},
 	{post, "/images/create", stream, (*Server).imageCreate},
 	{post, "/images/load", stream, (*Server).imageLoad},
-	{get, "/images/search", query, missing("lrd does not search registries")},
-	{get, "/images/get", query, missing(noSave)},
-	{post, "/images/prune", query, missing("lrd does not prune images yet: use docker rmi")},
+	{get, "/images/search", query, missing("lrd does not search registries: look an image up on its registry's pages, and its tags with skopeo list-tags docker://NAME")},
+	{get, "/images/get", stream, (*Server).imageSave},
+	{post, "/images/prune", change, (*Server).imagePrune},
 	{get, "/images/{name...}/json", query, (*Server).imageInspect},
 	{get, "/images/{name...}/history", query, (*Server).imageHistory},
 	{post, "/images/{name...}/tag", change, (*Server).imageTag},
-	{get, "/images/{name...}/get", query, missing(noSave)},
+	{get, "/images/{name...}/get", stream, (*Server).imageSave},
 	{get, "/images/{name...}/attestations", query, missing("lrd does not keep attestations of images")},
-	{post, "/images/{name...}/push", query, missing("lrd does not push images yet: use skopeo copy")},
+	{post, "/images/{name...}/push", stream, (*Server).imagePush},
 	{del, "/images/{name...}", change, (*Server).imageRemove},
-	{get, "/distribution/{name...}/json", query, missing("lrd does not inspect images at a registry yet: use skopeo inspect")},
+	{get, "/distribution/{name...}/json", query, (*Server).distributionInspect},
 	{post, "/build", query, missing(noBuild)},
-	{post, "/build/prune", query, missing(noBuild)},
+	{post, "/build/prune", query, (*Server).buildPrune},
 	{post, "/build/cancel", query, missing(noBuild)},
 	{post, "/session", query, missing(noBuild)},
 	{post, "/grpc", query, missing(noBuild)},
@@ -149,8 +149,7 @@ var routes = []route{
 // Sentences of more than one row.
 const (
 	noCopy     = "lrd does not copy files into or out of containers yet: use a bind mount or a volume"
-	noSave     = "lrd does not save images yet: use skopeo copy"
-	noBuild    = "lrd does not build images: build them elsewhere, as with buildah or podman build, and load them with docker load"
+	noBuild    = "lrd does not build images: use buildah build and load what it makes (buildah push NAME docker-archive:FILE:NAME, docker load -i FILE), or docker buildx build --load with the docker-container driver"
 	noNetworks = "lrd has no user-defined networks yet: use the networks bridge, host and none, or --network container:NAME"
 	noPlugins  = "lrd has no plugins"
 )

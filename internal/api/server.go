@@ -177,6 +177,9 @@ func (s *Server) serve(w *statusRecorder, hr *http.Request) {
 	default:
 		// The head is sent: the client sees a stream that breaks off or a connection that closes.
 		s.Log.Debug("an answer was cut short", "method", hr.Method, "path", hr.URL.Path, "error", err)
+		if _, cut := errors.AsType[cutError](err); cut {
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 

@@ -128,11 +128,15 @@ func (s *Server) measure(r *request, want map[system.DiskUsageObject]bool) (du s
 		du.ContainerUsage = containerUsage(users)
 	}
 	if want[system.ImageObject] {
-		list, err := s.Images.List(ctx, false, nil)
+		list, err := s.Images.List(ctx, ImageListOptions{SharedSize: true})
 		if err != nil {
 			return du, err
 		}
-		du.ImageUsage = imageUsage(list, users)
+		usage, err := s.Images.Usage(ctx)
+		if err != nil {
+			return du, err
+		}
+		du.ImageUsage = imageUsage(usage, list)
 	}
 	if want[system.VolumeObject] {
 		list, err := s.Volumes.List(ctx, nil)
@@ -161,25 +165,20 @@ func containerUsage(list []container.Summary) *container.DiskUsage {
 	return u
 }
 
-// imageUsage counts a layer that images share as often as there are such images: an upper bound, as the sizes
-// in `docker images` are.
-func imageUsage(list []image.Summary, users []container.Summary) *image.DiskUsage {
-	used := map[string]int64{}
-	for _, c := range users {
-		used[c.ImageID]++
-	}
-	u := &image.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	for i := range list {
-		img := &list[i]
-		img.Containers = used[img.ID]
-		u.TotalSize += img.Size
+// imageUsage counts images; their space is known, with layers that they share counted once.
+func imageUsage(u image.DiskUsage, list []image.Summary) *image.DiskUsage {
+	u.Items, u.TotalCount, u.ActiveCount = list, int64(len(list)), 0
+	for _, img := range list {
 		if img.Containers > 0 {
 			u.ActiveCount++
-		} else {
-			u.Reclaimable += img.Size
 		}
 	}
-	return u
+	return &u
+}
+
+// buildPrune has nothing to remove: there is no build cache. `docker system prune` asks for it at its end.
+func (s *Server) buildPrune(w http.ResponseWriter, _ *request) error {
+	return answerJSON(w, http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
 }
 
 // volumeUsage counts the users of each volume. A size that is not known is -1, as the API has it, and adds nothing.

@@ -131,7 +131,7 @@ var table = []*Key{
 	},
 	{
 		Name: "max-concurrent-uploads", Docker: true,
-		Doc:     "How many layers of one image are pushed at the same time. Checked, and without effect in this version, which cannot push yet.",
+		Doc:     "How many layers of one image are pushed at the same time.",
 		binding: one(integer(1, 1000), func(c *Config) *int { return &c.MaxConcurrentUploads }, 5),
 	},
 	{

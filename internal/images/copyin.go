@@ -27,14 +27,26 @@ type copyRequest struct {
 // copyIn stores an image without a name. The image library compares every blob
 // with its digest, and every layer with the configuration. An image that is
 // there already stays as it is.
-func (s *Store) copyIn(ctx context.Context, r copyRequest) (err error) {
+func (s *Store) copyIn(ctx context.Context, r copyRequest) error {
 	dest, err := imagestorage.Transport.NewStoreReference(s.storage, nil, r.id.Encoded())
 	if err != nil {
 		return fmt.Errorf("cannot name image %s: %w", r.id, err)
 	}
+	_, err = copyImage(ctx, dest, r.src, r.report, copy.Options{
+		RemoveSignatures:     true, // nobody looks at them
+		SourceCtx:            r.sys,
+		DestinationCtx:       r.sys,
+		MaxParallelDownloads: uint(s.opts.MaxDownloads),
+	})
+	return err
+}
+
+// copyImage has the image library copy an image, and report of it. It returns
+// the manifest that was written.
+func copyImage(ctx context.Context, dest, src types.ImageReference, report func(types.ProgressProperties), o copy.Options) ([]byte, error) {
 	policy, err := acceptAnything()
 	if err != nil {
-		return fmt.Errorf("cannot make the policy on signatures: %w", err)
+		return nil, fmt.Errorf("cannot make the policy on signatures: %w", err)
 	}
 	defer policy.Destroy() //nolint:errcheck // holds memory only
 	events := make(chan types.ProgressProperties)
@@ -42,22 +54,15 @@ func (s *Store) copyIn(ctx context.Context, r copyRequest) (err error) {
 	go func() { // ends when copy.Image is done with events, below
 		defer close(done)
 		for e := range events {
-			r.report(e)
+			report(e)
 		}
 	}()
 	defer func() {
 		close(events)
 		<-done
 	}()
-	_, err = copy.Image(ctx, policy, dest, r.src, &copy.Options{
-		RemoveSignatures:     true, // nobody looks at them
-		SourceCtx:            r.sys,
-		DestinationCtx:       r.sys,
-		Progress:             events,
-		ProgressInterval:     progressInterval,
-		MaxParallelDownloads: uint(s.opts.MaxDownloads),
-	})
-	return err
+	o.Progress, o.ProgressInterval = events, progressInterval
+	return copy.Image(ctx, policy, dest, src, &o)
 }
 
 // configDigest finds the ID of the image that a source holds, of this

@@ -46,6 +46,17 @@ func (g *gate) leave(failed bool) error {
 	return nil
 }
 
+// sweep runs the collector at once, if no image is coming in.
+func (g *gate) sweep() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running > 0 {
+		g.dirty = true // whoever is last does it
+		return nil
+	}
+	return g.collect()
+}
+
 // collect deletes the layers that belong to no image and no root filesystem.
 func (s *Store) collect() error {
 	layers, err := s.storage.Layers()
@@ -58,7 +69,7 @@ func (s *Store) collect() error {
 	}
 	var errs []error
 	for _, l := range childrenFirst(layers) {
-		if used[l.ID] {
+		if used[l.ID] || l.ReadOnly {
 			continue
 		}
 		s.log.Info("deleting a layer that no image uses", "layer", l.ID)

@@ -2,11 +2,9 @@ package images
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -55,7 +53,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 	if err != nil {
 		return pullError(ctx, named, err)
 	}
-	if err := head.suits(named, o.Platform); err != nil {
+	if err := suits(reference.FamiliarString(named), head.platform, o.Platform); err != nil {
 		return err
 	}
 	return s.pullGuarded(ctx, g, head, named, sys, progress)
@@ -93,23 +91,11 @@ func (s *Store) pullGuarded(ctx context.Context, g *guardedSource, head pulled, 
 	return nil
 }
 
-// pullContext is the context of calls that reach a registry.
+// pullContext is the context of a pull.
 func (s *Store) pullContext(named reference.Named, o PullOptions) *types.SystemContext {
-	sys := s.systemContext()
+	sys := s.registryContext(named, o.Auth)
 	if p := o.Platform; p != nil {
 		sys.OSChoice, sys.ArchitectureChoice, sys.VariantChoice = p.OS, p.Architecture, p.Variant
-	}
-	if s.insecureRegistry(named) {
-		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	}
-	if a := o.Auth; a != nil {
-		sys.DockerAuthConfig = &types.DockerAuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken}
-		sys.DockerBearerRegistryToken = a.RegistryToken
-		if a.Username == "" && a.Auth != "" {
-			if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
-				sys.DockerAuthConfig.Username, sys.DockerAuthConfig.Password, _ = strings.Cut(string(raw), ":")
-			}
-		}
 	}
 	return sys
 }
@@ -149,19 +135,6 @@ func describe(ctx context.Context, g *guardedSource, sys *types.SystemContext) (
 	return p, nil
 }
 
-// suits refuses an image of one platform where another one was asked for. A
-// registry that has several has chosen already.
-func (p pulled) suits(named reference.Named, want *ocispec.Platform) error {
-	if want == nil || p.platform.Architecture == "" {
-		return nil
-	}
-	if (want.OS == "" || want.OS == p.platform.OS) && (want.Architecture == "" || want.Architecture == p.platform.Architecture) {
-		return nil
-	}
-	return newError(errdefs.ErrNotFound, "image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s/%s)",
-		reference.FamiliarString(named), p.platform.OS, p.platform.Architecture, want.OS, want.Architecture)
-}
-
 // tagOrDigest is what follows the repository's name.
 func tagOrDigest(named reference.Named) string {
 	switch n := named.(type) {
@@ -195,24 +168,6 @@ func pullError(ctx context.Context, named reference.Named, err error) error {
 		return newError(errdefs.ErrNotFound, "manifest for %s not found: %w", name, err)
 	}
 	return fmt.Errorf("cannot pull %s: %w", name, err)
-}
-
-// registryCode is the registry's own code for what went wrong.
-func registryCode(err error) errcode.ErrorCode {
-	if e, ok := errors.AsType[errcode.Error](err); ok {
-		return e.Code
-	}
-	if c, ok := errors.AsType[errcode.ErrorCode](err); ok {
-		return c
-	}
-	if list, ok := errors.AsType[errcode.Errors](err); ok {
-		for _, e := range list {
-			if coded, ok := e.(errcode.ErrorCoder); ok {
-				return coded.ErrorCode()
-			}
-		}
-	}
-	return errcode.ErrorCodeUnknown
 }
 
 // pullReport tells of layers as `docker pull` draws them. Events come from one

@@ -10,7 +10,6 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/containerd/errdefs"
-	"github.com/distribution/reference"
 	"github.com/google/renameio/v2"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 )
@@ -124,12 +123,11 @@ func (c *hostConfig) writeRegistries(r Registries) error {
 	return nil
 }
 
-// insecureRegistry tells whether the registry of a name may be spoken to
-// without TLS.
-func (s *Store) insecureRegistry(named reference.Named) bool {
+// insecureRegistry tells whether a registry may be spoken to without TLS.
+func (s *Store) insecureRegistry(host string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.registries.insecure(reference.Domain(named))
+	return s.registries.insecure(host)
 }
 
 // insecure tells whether host, with or without a port, is among the insecure

@@ -38,6 +38,9 @@ type Options struct {
 	// MaxDownloads bounds the layers that one pull fetches at the same
 	// time. Zero means 3, as with Docker.
 	MaxDownloads int
+	// MaxUploads bounds the layers that one push sends at the same time.
+	// Zero means 5, as with Docker.
+	MaxUploads int
 	// UserAgent is sent to registries. May be empty.
 	UserAgent string
 	// Log receives what the libraries below have to say. Required.
@@ -125,6 +128,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxDownloads <= 0 {
 		o.MaxDownloads = 3
+	}
+	if o.MaxUploads <= 0 {
+		o.MaxUploads = 5
 	}
 	return o, nil
 }

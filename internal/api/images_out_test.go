@@ -1,0 +1,98 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	eventtypes "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+func TestClientPushes(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	for _, tc := range []struct {
+		ref, want string
+		all, asks bool
+	}{
+		{ref: "example/bb:1", want: "example/bb:1"},
+		{ref: "reg.example:5000/a/b/c:d", want: "reg.example:5000/a/b/c:d"},
+		{ref: "example/bb", want: "example/bb", asks: true, all: true},
+		{ref: "example/bb", want: "example/bb:latest"},
+	} {
+		r, err := c.ImagePush(t.Context(), tc.ref, client.ImagePushOptions{All: tc.asks, RegistryAuth: "eyJ1c2VybmFtZSI6InUifQ=="})
+		assert.NilError(t, err)
+		body, err := io.ReadAll(r)
+		assert.NilError(t, err)
+		assert.NilError(t, r.Close())
+		assert.Check(t, is.Contains(string(body), "The push refers to repository [x]"))
+		assert.Equal(t, w.images.ref, tc.want)
+		assert.Equal(t, w.images.all, tc.all)
+		assert.Equal(t, w.images.auth.Username, "u")
+	}
+}
+
+// An archive that stops in the middle is an error to whoever reads it; one that never began says why.
+func TestClientSaves(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	r, err := c.ImageSave(t.Context(), []string{"a:1", "b"})
+	assert.NilError(t, err)
+	body, err := io.ReadAll(r)
+	assert.NilError(t, err)
+	assert.NilError(t, r.Close())
+	assert.Equal(t, w.images.ref, "a:1 b")
+	assert.Equal(t, len(body), len("archive ")*2000)
+
+	w.images.failure = errors.New("the disk is gone")
+	r, err = c.ImageSave(t.Context(), []string{"a:1"})
+	assert.NilError(t, err)
+	_, err = io.ReadAll(r)
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	assert.NilError(t, r.Close())
+
+	w.images.early = true
+	_, err = c.ImageSave(t.Context(), []string{"a:1"})
+	assert.ErrorContains(t, err, "the disk is gone")
+
+	w.images.failure, w.images.early = nil, false
+	resp, err := w.http.Get("http://lrd/v1.41/images/reg.example:5000/a/b:1/get")
+	assert.NilError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, w.images.ref, "reg.example:5000/a/b:1")
+	assert.Equal(t, resp.Header.Get("Content-Type"), "application/x-tar")
+}
+
+func TestClientPrunesAndAsksRegistries(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	report, err := c.ImagePrune(t.Context(), client.ImagePruneOptions{Filters: make(client.Filters).Add("dangling", "false")})
+	assert.NilError(t, err)
+	assert.Equal(t, report.Report.SpaceReclaimed, uint64(7))
+	assert.Assert(t, w.images.filters["dangling"]["false"])
+	past := c.Events(t.Context(), client.EventsListOptions{Since: "1", Until: time.Now().Format(time.RFC3339Nano), Filters: client.Filters{}.Add("event", "prune")})
+	m := <-past.Messages
+	assert.Equal(t, m.Type, eventtypes.ImageEventType)
+	assert.Equal(t, m.Actor.Attributes["reclaimed"], "7")
+
+	build, err := c.BuildCachePrune(t.Context(), client.BuildCachePruneOptions{})
+	assert.NilError(t, err)
+	assert.Equal(t, len(build.Report.CachesDeleted), 0)
+
+	found, err := c.DistributionInspect(t.Context(), "example/bb:1", client.DistributionInspectOptions{EncodedRegistryAuth: "eyJ1c2VybmFtZSI6InUifQ=="})
+	assert.NilError(t, err)
+	assert.Equal(t, found.Descriptor.Digest.String(), "sha256:d1")
+	assert.Equal(t, w.images.ref, "example/bb:1")
+	assert.Equal(t, w.images.auth.Username, "u")
+
+	resp, err := w.http.Post("http://lrd/v1.41/auth", "application/json", strings.NewReader(`{"username":"u","password":"p"}`))
+	assert.NilError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, resp.StatusCode, http.StatusOK)
+}
