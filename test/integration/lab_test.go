@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,9 @@ type lab struct {
 	host   string // DOCKER_HOST; the path is a symbolic link into the lab
 	init   string // process ID of the lab's init, as this machine numbers it
 	dotDir string // DOCKER_CONFIG, so that no configuration of a person plays a part
+
+	// stuck is set when a command hung: the lab has been questioned then, and nothing more is asked of it.
+	stuck *atomic.Bool
 }
 
 // result is what a command left.
@@ -67,7 +71,7 @@ func boot(t *testing.T, opts ...option) *lab {
 	}
 	suite.mu.Lock()
 	suite.booted++
-	l := &lab{t: t, name: fmt.Sprintf("it-%s-%d-%d", suite.name, os.Getpid(), suite.booted), dotDir: t.TempDir()}
+	l := &lab{t: t, name: fmt.Sprintf("it-%s-%d-%d", suite.name, os.Getpid(), suite.booted), dotDir: t.TempDir(), stuck: new(atomic.Bool)}
 	suite.mu.Unlock()
 
 	t.Cleanup(l.down)
@@ -93,7 +97,8 @@ func (l *lab) refresh() {
 // down ends the lab. What matters here is that nothing of it stays on this
 // machine, which `lab down` checks; nobody needs its system to go down nicely.
 func (l *lab) down() {
-	if l.t.Failed() {
+	stuck := l.stuck.Swap(false)
+	if l.t.Failed() && !stuck {
 		r := l.tryExec("journalctl", "--no-pager", "--output=short-precise", "--lines=120", "--unit=lrd", "--unit=lrd-*")
 		l.t.Logf("journal of %s (the last lines):\n%s", l.name, r.stdout)
 	}
@@ -137,6 +142,9 @@ func (l *lab) command(ctx context.Context, args ...string) *exec.Cmd {
 
 // run runs a command to its end.
 func (l *lab) run(cmd *exec.Cmd, stdin []byte) result {
+	if l.stuck.Load() {
+		return result{code: -1, stderr: "not run: an earlier command hung"}
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.WaitDelay = 10 * time.Second // somebody else has its output open
@@ -145,7 +153,7 @@ func (l *lab) run(cmd *exec.Cmd, stdin []byte) result {
 		timer := time.AfterFunc(commandTimeout, func() { _ = cmd.Process.Kill() })
 		err = cmd.Wait()
 		if !timer.Stop() {
-			fmt.Fprintf(&stderr, "\nkilled by the test: it took more than %s", commandTimeout)
+			fmt.Fprintf(&stderr, "\nkilled by the test: it took more than %s\n%s", commandTimeout, l.autopsy())
 		}
 	}
 	r := result{stdout: strings.TrimSpace(stdout.String()), stderr: strings.TrimSpace(stderr.String())}
@@ -162,6 +170,25 @@ func (l *lab) run(cmd *exec.Cmd, stdin []byte) result {
 		r.stderr += "\n" + err.Error()
 	}
 	return r
+}
+
+// autopsy tells what systemd and lrd are at when a command hangs, and ends lrd for it: the runtime of Go prints all
+// goroutines at SIGABRT. Only the first time; who else hangs, hangs for the same reason.
+func (l *lab) autopsy() string {
+	if !l.stuck.CompareAndSwap(false, true) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := l.command(ctx, "exec", "bash", "-c", `
+		echo "systemd: $(grep State: /proc/1/status) in $(cat /proc/1/wchan)"
+		cat /proc/1/stack
+		timeout 5 systemctl --no-pager list-jobs
+		ps -eo pid,ppid,stat,wchan:24,args
+		pkill -ABRT -x lrd
+		sleep 1
+		journalctl --no-pager --output=cat --lines=2000 --unit=lrd`).CombinedOutput()
+	return fmt.Sprintf("%s\n(%v)", out, err)
 }
 
 // must ends the test if what was done failed.
