@@ -196,6 +196,17 @@ func (l *Log) BeginRun() error {
 // While the store cannot be written to, it waits, until ctx is done; the run
 // is not ended then, no byte is lost, and it can be called again.
 func (l *Log) EndRun(ctx context.Context) error {
+	if err := l.Settle(ctx); err != nil {
+		return err
+	}
+	if err := l.insist(ctx, func() error { return l.mark(flagEnd) }); err != nil {
+		return fmt.Errorf("cannot end a run of output: %w", err)
+	}
+	return nil
+}
+
+// Settle takes over what lies in the sources at this moment, and waits as EndRun does.
+func (l *Log) Settle(ctx context.Context) error {
 	l.sourcesMu.Lock()
 	sources := make([]*source, 0, len(l.sources))
 	for s := range l.sources {
@@ -206,9 +217,6 @@ func (l *Log) EndRun(ctx context.Context) error {
 		if err := l.insist(ctx, s.settle); err != nil {
 			return fmt.Errorf("cannot take over the last %s: %w", s.stream.id, err)
 		}
-	}
-	if err := l.insist(ctx, func() error { return l.mark(flagEnd) }); err != nil {
-		return fmt.Errorf("cannot end a run of output: %w", err)
 	}
 	return nil
 }

@@ -38,6 +38,9 @@ type Options struct {
 	Dir string
 	// Descriptors keep the connections; nil for nobody.
 	Descriptors Descriptors
+	// Frozen is given the connection of each session that is frozen, for it to keep; nil for nobody, where systemd's
+	// store is enough. It is called from several goroutines.
+	Frozen func(name string, conn *os.File)
 	// Max returns how many sessions there may be at once; nil for no limit.
 	Max func() int
 	Log *slog.Logger
@@ -170,6 +173,15 @@ func (m *Manager) serve(ctx context.Context, r *run, id string, d Description) (
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
+	if m.o.Frozen != nil && id != "" {
+		r.frozen = func() {
+			if f, err := r.conn.file(); err != nil {
+				log.Error("Cannot pass a client's stream on", "session", id, "error", err)
+			} else {
+				m.o.Frozen(storePrefix+id, f)
+			}
+		}
+	}
 	why, err := r.serve(ctx, m.isFreezing)
 	switch {
 	case why == EndFrozen:
@@ -226,6 +238,13 @@ func (m *Manager) halt(ctx context.Context) error {
 	}
 }
 
+// ErrNotNow is what a Resume returns for a session that is to be left as it is, for another process.
+var ErrNotNow = errors.New("the session is another process's to go on with")
+
+// errOverElsewhere is of a session that has ended in a process that stood in for this one, and could not take the
+// connection out of this one's store.
+var errOverElsewhere = errors.New("the session is over")
+
 // Resume joins a session of an earlier process to its container again: from at on, where that is the cursor of
 // a [Placed] Output. ctx is done when the session is over, or stops again; done is called when it is over.
 type Resume func(ctx context.Context, d Description, at Cursor) (s Streams, done func(), err error)
@@ -247,7 +266,11 @@ func (m *Manager) Restore(stored Stored, resume Resume) {
 		seen[id] = true
 		err := m.restore(f, id, resume)
 		_ = f.Close()
-		if err != nil {
+		if errors.Is(err, errOverElsewhere) {
+			if err := m.forget(id); err != nil {
+				m.o.Log.Error("Cannot put a session away", "session", id, "error", err)
+			}
+		} else if err != nil && !errors.Is(err, ErrNotNow) {
 			m.o.Log.Warn("Cannot go on with a client's stream; its connection is closed", "session", id, "error", err)
 			if err := errors.Join(m.forget(id), os.RemoveAll(m.path(id))); err != nil {
 				m.o.Log.Error("Cannot put a session away", "session", id, "error", err)
@@ -289,11 +312,16 @@ func (m *Manager) restore(f *os.File, id string, resume Resume) (err error) {
 		return errors.Join(err, nc.Close())
 	}
 	defer func() {
-		if err != nil {
+		if errors.Is(err, ErrNotNow) {
+			_ = conn.Close()
+		} else if err != nil {
 			conn.hangUp()
 		}
 	}()
 	st, d, err := loadState(m.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errOverElsewhere
+	}
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ func (r *run) input() {
 	s := r.streams
 	switch {
 	case s.Stdin == nil:
+	case s.StdinOnce && !s.TTY && s.StandIn:
 	case s.StdinOnce && !s.TTY:
 		// A SIGKILL before the note makes the next process close it again, which does nothing.
 		_ = s.Stdin.Close()
@@ -54,7 +55,7 @@ func (r *run) input() {
 // that client.
 func (r *run) clientGone() {
 	r.end(EndGone, nil)
-	if s := r.streams; r.why == EndGone && s.Stdin != nil && s.StdinOnce && !s.TTY {
+	if s := r.streams; r.why == EndGone && s.Stdin != nil && s.StdinOnce && !s.TTY && !s.StandIn {
 		_ = s.Stdin.Close()
 	}
 }

@@ -28,6 +28,9 @@ type Streams struct {
 	// Release makes a Write to Stdin that waits for the container return. It is called once, when the session
 	// has ended.
 	Release func()
+	// StandIn says that this process only stands in for another one: that the client is gone, or has ended its input
+	// where that ends the container's, is left for the next process to find. A session does not end of it.
+	StandIn bool
 	// Farewell is sent as the last words if the daemon leaves and the session ends with it.
 	Farewell []byte
 }
@@ -78,6 +81,7 @@ type run struct {
 	state   *state
 	early   error           // what takeEarly said
 	leaving <-chan struct{} // closed when the session is to stop in this process
+	frozen  func()          // called before the connection of a session is closed that is frozen; may be nil
 
 	// once guards why and err: the first reason counts, and closes ended.
 	once  sync.Once
@@ -109,25 +113,32 @@ func (r *run) serve(ctx context.Context, freeze func() bool) (End, error) {
 	}
 	cancel()
 	r.stopPumps(&pumps)
-	if r.why == EndFrozen {
-		_ = r.conn.Close()
-		return r.why, nil
+	if r.why == EndFrozen || r.why == EndGone && r.streams.StandIn {
+		return r.freeze(), nil
 	}
 	if r.why != EndGone {
 		r.sayGoodbye(ctx)
 		if ctx.Err() != nil && r.why != EndStopped && freeze() && r.state.kept() {
-			_ = r.conn.Close()
-			return EndFrozen, nil
+			return r.freeze(), nil
 		}
 	}
 	r.conn.hangUp()
 	return r.why, r.err
 }
 
+// freeze leaves the client to the next process.
+func (r *run) freeze() End {
+	if r.frozen != nil {
+		r.frozen()
+	}
+	_ = r.conn.Close()
+	return EndFrozen
+}
+
 func (r *run) end(why End, err error) {
 	r.once.Do(func() {
 		r.why, r.err = why, err
-		if why != EndFrozen {
+		if why != EndFrozen && !(why == EndGone && r.streams.StandIn) {
 			// From here on there is nothing to go on with but saying goodbye.
 			r.state.update(func(rec *record) { rec.over = true })
 		}

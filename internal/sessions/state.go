@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"lrd/internal/output"
 )
 
 // A session's file. Everything is at a fixed place and is written in place, so that an update is a copy in
@@ -50,6 +52,38 @@ type Description struct {
 	// Container is the ID of the one that is followed; for the log. Empty if there is none.
 	Container string  `json:"container,omitempty"`
 	Framing   Framing `json:"framing"`
+	// Follows is what a process that knows nothing of Kind can do for the client; nil if it can do nothing.
+	Follows *Follows `json:"follows,omitempty"`
+}
+
+// Follows are Streams in terms of stores of output alone.
+type Follows struct {
+	// Log is the ID of the container, or of the command in one, whose output is read and whose input is written.
+	Log string `json:"log"`
+	// Raw reads it as it arrives, from an output.Position; Lines reads lines, from an output.LinesPosition. If neither
+	// is set, nothing is read.
+	Raw   bool                 `json:"raw,omitempty"`
+	Lines *output.LinesOptions `json:"lines,omitempty"`
+	// Stdin says that what the client types is input. The others are those of Streams.
+	Stdin      bool   `json:"stdin,omitempty"`
+	TTY        bool   `json:"tty,omitempty"`
+	Stdout     bool   `json:"stdout,omitempty"`
+	Stderr     bool   `json:"stderr,omitempty"`
+	StdinOnce  bool   `json:"stdin-once,omitempty"`
+	DetachKeys []byte `json:"detach-keys,omitempty"`
+}
+
+// Follow describes s, which reads and writes the output and the input of log, for a process that knows no more.
+func (s Streams) Follow(log string, lines *output.LinesOptions) *Follows {
+	return &Follows{
+		Log: log, Raw: s.Output != nil && lines == nil, Lines: lines, Stdin: s.Stdin != nil,
+		TTY: s.TTY, Stdout: s.Stdout, Stderr: s.Stderr, StdinOnce: s.StdinOnce, DetachKeys: s.DetachKeys,
+	}
+}
+
+// Streams are those that f describes, but for Output and Stdin.
+func (f *Follows) Streams() Streams {
+	return Streams{TTY: f.TTY, Stdout: f.Stdout, Stderr: f.Stderr, StdinOnce: f.StdinOnce, DetachKeys: f.DetachKeys}
 }
 
 // Framing is the form in which output is sent.

@@ -12,9 +12,13 @@ import (
 var mayImport = map[string][]string{
 	// The one place that introduces everybody.
 	"cmd/lrd": {
-		"internal/api", "internal/config", "internal/containers", "internal/events", "internal/fdstore", "internal/images",
+		"internal/api", "internal/config", "internal/containers", "internal/events", "internal/fdstore", "internal/handover", "internal/images",
 		"internal/networks", "internal/oci", "internal/output", "internal/reload", "internal/sessions", "internal/units", "internal/volumes",
 	},
+	// Drains while lrd is stopped, and is to stay small: nothing that knows of containers, images or D-Bus.
+	"cmd/lrd-standby": {"internal/fdstore", "internal/handover", "internal/output", "internal/sessions"},
+	// How the two speak to each other.
+	"internal/handover": {"internal/output"},
 	// Parses, calls, answers. Not units or fdstore: the API knows nothing of systemd.
 	"internal/api": {
 		"internal/config", "internal/containers", "internal/events", "internal/images", "internal/networks", "internal/output",
@@ -22,8 +26,8 @@ var mayImport = map[string][]string{
 	},
 	// Declares what it needs of the others as small interfaces; imports them for their types.
 	"internal/containers": {
-		"internal/config", "internal/events", "internal/fdstore", "internal/images", "internal/networks", "internal/oci", "internal/output",
-		"internal/units", "internal/volumes",
+		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/images", "internal/networks", "internal/oci",
+		"internal/output", "internal/units", "internal/volumes",
 	},
 	// Knows only the configuration and the Reloaders that it is given.
 	"internal/reload": {"internal/config"},
