@@ -29,6 +29,8 @@ var mayImport = map[string][]string{
 		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/images", "internal/networks", "internal/oci",
 		"internal/output", "internal/units", "internal/volumes",
 	},
+	// Read a store and deliver what is in it.
+	"internal/logdrivers": {"internal/logopts", "internal/output"},
 	// Knows only the configuration and the Reloaders that it is given.
 	"internal/reload": {"internal/config"},
 	// Streams from an output to a client.

@@ -1,0 +1,400 @@
+package logdrivers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"lrd/internal/logopts"
+	"lrd/internal/output"
+)
+
+const (
+	// batchSize is how many bytes of entries are delivered at once, about.
+	batchSize = 256 << 10
+
+	// restAfter is how long nothing must come before the buffers are given back.
+	restAfter = time.Second
+
+	// A target that fails is tried again after retryFirst, and then after twice
+	// as long each time, up to retryMost.
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+
+	// lastTry bounds the delivery of what has been read already when a forwarder is stopped.
+	lastTry = 2 * time.Second
+)
+
+// A target is where entries go. It is used by one goroutine. What returns an
+// error is called again after a while, with the same.
+type target interface {
+	// resume is called once, before the first entry: the ordinal in the state, and what the
+	// target has saved beside it. sending: more entries than those may have arrived.
+	resume(ctx context.Context, ordinal int64, saved json.RawMessage, sending bool) error
+	// add takes an entry into the batch, or finds that it has been delivered before.
+	add(ctx context.Context, e *entry) error
+	// size is how many bytes the batch has.
+	size() int
+	// due says that the batch is to be delivered, and the state saved, before the next entry.
+	due() bool
+	// flush delivers the batch.
+	flush(ctx context.Context) error
+	// save returns what the target wants to find again in resume; the batch is empty.
+	save() any
+	// rest gives up what can be had again, as nothing comes for now.
+	rest()
+	// close ends it. What is in the batch is not delivered.
+	close() error
+}
+
+// Options say what a forwarder is to do.
+type Options struct {
+	Driver string       // logopts.JSONFile, …
+	Info   logopts.Info // with the log options
+	Dir    string       // the container's own, for the state and for files
+	Log    *slog.Logger
+}
+
+// A Forwarder carries one container's output on. Make it with Drivers.Start.
+type Forwarder struct {
+	log     *output.Log
+	o       Options
+	counter *atomic.Int64
+
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run is over
+	record atomic.Int64  // everything before this record of the index is delivered
+
+	// What follows is run's own.
+	file    *stateFile
+	st      state
+	target  target
+	resumed bool
+	dirty   bool  // st is not what is in the file
+	pending int64 // bytes of the container in the batch
+	failing bool  // the target fails, and that was logged
+	torn    bool  // st is between two entries: it is not to be saved any more
+}
+
+// Forwards says whether a driver carries anything on.
+func Forwards(driver string) bool {
+	return driver != logopts.Local && driver != logopts.None && driver != ""
+}
+
+// LogPath is the file that a driver writes of a container, for people and programs that look for it;
+// empty for drivers that write none.
+func LogPath(driver, dir, id string) string {
+	if driver != logopts.JSONFile {
+		return ""
+	}
+	return filepath.Join(dir, id+"-json.log")
+}
+
+// Behind says whether the forwarder of a container that does not run has something to do still.
+func Behind(dir string) (bool, error) {
+	st, err := readState(filepath.Join(dir, stateName))
+	if err != nil {
+		return false, fmt.Errorf("cannot read how far the log was forwarded: %w", err)
+	}
+	return st.Version > 0 && !st.Done, nil
+}
+
+// stateName is the file of the state.
+const stateName = "forward"
+
+// Start begins to carry on what is in log from where an earlier forwarder
+// stopped, and what comes. The caller stops it before it closes log. For a driver that
+// forwards nothing it returns nil, which has all methods.
+func (d *Drivers) Start(log *output.Log, o Options) (*Forwarder, error) {
+	if !Forwards(o.Driver) {
+		return nil, nil
+	}
+	t, err := d.target(o)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start the log driver %s: %w", o.Driver, err)
+	}
+	file, st, err := openState(filepath.Join(o.Dir, stateName))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot start the log driver %s: %w", o.Driver, err), t.close())
+	}
+	if st.Driver != o.Driver {
+		st = state{}
+	}
+	st.Version, st.Driver = stateVersion, o.Driver
+	st.Streams[0].stream, st.Streams[1].stream = output.Stdout, output.Stderr
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &Forwarder{
+		log: log, o: o, counter: d.counter(o.Driver), cancel: cancel, done: make(chan struct{}),
+		file: file, st: st, target: t,
+	}
+	f.record.Store(st.Position.Record)
+	go f.run(ctx)
+	return f, nil
+}
+
+// Stop ends the forwarder. What it has read and the target takes at once is delivered;
+// the rest is for the next one.
+func (f *Forwarder) Stop() {
+	if f == nil {
+		return
+	}
+	f.cancel()
+	<-f.done
+}
+
+// Wait returns when everything is delivered that was in the store when it was called, when the forwarder has ended, or
+// when ctx is done.
+func (f *Forwarder) Wait(ctx context.Context) error {
+	if f == nil {
+		return nil
+	}
+	tick := time.NewTicker(waitPoll)
+	defer tick.Stop()
+	for end := f.log.End().Record; f.record.Load() < end; {
+		select {
+		case <-tick.C:
+		case <-f.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// waitPoll is how often Wait looks.
+const waitPoll = 5 * time.Millisecond
+
+// expired is a context that is done: a Next with it returns what is there, and does not wait.
+var expired = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// run is the forwarder's goroutine.
+func (f *Forwarder) run(ctx context.Context) {
+	defer close(f.done)
+	defer f.end()
+	r := f.reader()
+	for ctx.Err() == nil {
+		c, err := r.Next(expired)
+		if errors.Is(err, context.Canceled) {
+			if f.commit(ctx) {
+				f.caughtUp(r.Position())
+			}
+			c, r, err = f.next(ctx, r)
+		}
+		switch {
+		case err == nil:
+			f.take(ctx, r.Position(), c)
+		case errors.Is(err, io.EOF):
+			f.endRun(ctx, r.Position())
+			r = f.reader()
+		case ctx.Err() != nil, errors.Is(err, output.ErrClosed):
+			return
+		default:
+			f.skip(err)
+			r = f.reader()
+		}
+	}
+}
+
+// reader reads from where the forwarder is, to the next end of a run.
+func (f *Forwarder) reader() *output.Reader {
+	p := f.st.Position
+	p.Through = max(p.Record, 1)
+	return f.log.Reader(p)
+}
+
+// next waits for what comes. When that takes a while, it does so without buffers.
+func (f *Forwarder) next(ctx context.Context, r *output.Reader) (output.Chunk, *output.Reader, error) {
+	soon, cancel := context.WithTimeout(ctx, restAfter)
+	defer cancel()
+	c, err := r.Next(soon)
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return c, r, err
+	}
+	f.target.rest()
+	f.file.buf = nil
+	r = f.reader()
+	c, err = r.Next(ctx)
+	return c, r, err
+}
+
+// take makes entries of a chunk; after is the reader's position behind it.
+func (f *Forwarder) take(ctx context.Context, after output.Position, c output.Chunk) {
+	if !f.begin(ctx) {
+		return
+	}
+	record, offset := after.Record, after.Offset-int64(len(c.Data))
+	if after.Offset == 0 { // the chunk ends with its record
+		record, offset = after.Record-1, 0
+		if f.st.Position.Record == record {
+			offset = f.st.Position.Offset
+		}
+	}
+	s := &f.st.Streams[c.Stream-output.Stdout]
+	var e entry
+	for done := 0; done < len(c.Data); {
+		e.ordinal = f.st.Ordinal + 1
+		n, ok := s.next(c.Data[done:], c.Time, &e)
+		if ok && !f.add(ctx, &e) {
+			return
+		}
+		done += n
+		f.pending += int64(n)
+		f.dirty, f.st.Done = true, false
+		f.st.Position = output.Position{Record: record, Offset: offset + int64(done)}
+		if done == len(c.Data) {
+			f.st.Position = output.Position{Record: after.Record, Offset: after.Offset}
+		}
+		if ok && (f.target.due() || f.target.size() >= batchSize) && !f.commit(ctx) {
+			return
+		}
+	}
+}
+
+// endRun gives what the run has left without a newline; p is the marker of its end.
+func (f *Forwarder) endRun(ctx context.Context, p output.Position) {
+	if !f.begin(ctx) {
+		return
+	}
+	var e entry
+	for i := range f.st.Streams {
+		e.ordinal = f.st.Ordinal + 1
+		if f.st.Streams[i].end(&e) && !f.add(ctx, &e) {
+			return
+		}
+	}
+	f.st.Position = output.Position{Record: p.Record + 1}
+	f.dirty = true
+	f.commit(ctx)
+}
+
+// skip goes on behind what cannot be read.
+func (f *Forwarder) skip(err error) {
+	f.o.Log.Error("Output is not forwarded to the log driver, as it cannot be read; going on with what comes", "driver", f.o.Driver, "error", err)
+	f.st.Position = output.Position{Record: f.log.End().Record}
+	f.dirty = true
+}
+
+// begin prepares for the first entry. It says whether to go on: not if ctx is done.
+func (f *Forwarder) begin(ctx context.Context) bool {
+	if f.resumed {
+		return true
+	}
+	sending := f.st.Sending
+	if !f.insist(ctx, func() error { return f.target.resume(ctx, f.st.Ordinal, f.st.Target, sending) }) {
+		return false
+	}
+	// On record before the first is sent: after a SIGKILL the next one has to find out how far this one came.
+	f.st.Sending, f.st.Done = true, false
+	f.resumed = f.insist(ctx, func() error { return f.file.save(&f.st) })
+	return f.resumed
+}
+
+// add gives the target an entry, and counts it. It says whether to go on.
+func (f *Forwarder) add(ctx context.Context, e *entry) bool {
+	if !f.insist(ctx, func() error { return f.target.add(ctx, e) }) {
+		f.torn = true // the splitter is past the entry, and the position before it
+		return false
+	}
+	f.st.Ordinal = e.ordinal
+	return true
+}
+
+// commit delivers the batch and saves how far the forwarder is. It says whether to go on.
+func (f *Forwarder) commit(ctx context.Context) bool {
+	if !f.dirty {
+		return ctx.Err() == nil
+	}
+	return f.insist(ctx, func() error { return f.deliver(ctx) })
+}
+
+func (f *Forwarder) deliver(ctx context.Context) error {
+	if f.resumed {
+		if err := f.target.flush(ctx); err != nil {
+			return err
+		}
+		saved, err := json.Marshal(f.target.save())
+		if err != nil {
+			return err
+		}
+		f.st.Target = saved
+	}
+	if err := f.file.save(&f.st); err != nil {
+		return err
+	}
+	f.counter.Add(f.pending)
+	f.pending, f.dirty = 0, false
+	f.record.Store(f.st.Position.Record)
+	return nil
+}
+
+// caughtUp takes note, on disk, that there is nothing left to do until the next run. p is the reader's position, at the end.
+func (f *Forwarder) caughtUp(p output.Position) {
+	// Behind markers that have no bytes.
+	f.st.Position = output.Position{Record: p.Record, Offset: p.Offset}
+	f.record.Store(p.Record)
+	done := !f.log.Running() && f.st.Position.Record >= f.log.End().Record
+	if done == f.st.Done {
+		return
+	}
+	f.st.Done = done
+	if err := f.file.save(&f.st); err != nil {
+		f.o.Log.Warn("Cannot save that the log is forwarded; it is looked at again at the next start", "driver", f.o.Driver, "error", err)
+	}
+}
+
+// insist tries do until it works, with pauses. It says whether it did: not if ctx is done.
+func (f *Forwarder) insist(ctx context.Context, do func() error) bool {
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		err := do()
+		if err == nil {
+			if f.failing {
+				f.failing = false
+				f.o.Log.Info("The log driver takes output again", "driver", f.o.Driver)
+			}
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if !f.failing {
+			f.failing = true
+			f.o.Log.Warn("The log driver does not take output; the container is not held up, and the log is forwarded later", "driver", f.o.Driver, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+}
+
+// end is the forwarder's end: one more try, and a state that says that there is nothing to ask for.
+func (f *Forwarder) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastTry)
+	defer cancel()
+	var err error
+	if f.dirty && !f.torn {
+		err = f.deliver(ctx)
+	}
+	if err == nil && f.st.Sending && !f.torn {
+		f.st.Sending = false
+		err = f.file.save(&f.st)
+	}
+	if err != nil {
+		f.o.Log.Info("The log driver has not taken all output; it is forwarded at the next start", "driver", f.o.Driver, "error", err)
+	}
+	if err := errors.Join(f.target.close(), f.file.close()); err != nil {
+		f.o.Log.Warn("Cannot close the log driver", "driver", f.o.Driver, "error", err)
+	}
+}

@@ -1,0 +1,180 @@
+package logdrivers
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"lrd/internal/logopts"
+	"lrd/internal/output"
+)
+
+// TestJournalFields: the names are Docker's.
+func TestJournalFields(t *testing.T) {
+	c := newContainer(t, logopts.Journald, map[string]string{"tag": "{{.ImageName}}/{{.Name}}", "labels": "com.example.team", "env": "_MODE"})
+	c.o.Info.ContainerLabels = map[string]string{"com.example.team": "core", "other": "x"}
+	c.o.Info.ContainerEnv = []string{"_MODE=test", "SECRET=x"}
+	stop := startJournal(t, c.dir)
+	c.start()
+	c.write("hello\n" + strings.Repeat("x", pieceSize) + "end\n")
+	c.wait()
+	stop()
+	all, err := told(c.dir)
+	assert.NilError(t, err)
+	assert.Equal(t, len(all), 3)
+	stamp, err := time.Parse(time.RFC3339Nano, all[0][fieldTimestamp])
+	assert.NilError(t, err)
+	assert.Assert(t, time.Since(stamp) < time.Minute)
+	want := map[string]string{
+		"MESSAGE": "hello", "PRIORITY": "6", "CONTAINER_ID": testID[:12], "CONTAINER_ID_FULL": testID, "CONTAINER_NAME": "web",
+		"CONTAINER_TAG": "busybox/web", "SYSLOG_IDENTIFIER": "busybox/web", "IMAGE_NAME": "busybox",
+		"COM_EXAMPLE_TEAM": "core", "MODE": "test",
+		fieldEpoch: epochOf(testID), fieldOrdinal: "1", fieldTimestamp: all[0][fieldTimestamp],
+	}
+	assert.DeepEqual(t, all[0], want)
+	assert.Equal(t, all[1][fieldPartial]+all[1][fieldPiece]+all[1][fieldLastPiece], "true1false")
+	assert.Equal(t, all[2][fieldPartial]+all[2][fieldPiece]+all[2][fieldLastPiece], "2true")
+	assert.Equal(t, all[1][fieldPieceOf], all[2][fieldPieceOf])
+	assert.Equal(t, len(all[1][fieldPieceOf]), 64)
+}
+
+// TestJournalBinary: a message with a newline in a field, as the native protocol wants it.
+func TestJournalBinary(t *testing.T) {
+	assert.Equal(t, string(appendField(nil, "A", []byte("b\nc"))), "A\n\x03\x00\x00\x00\x00\x00\x00\x00b\nc\n")
+	assert.Equal(t, fieldName("_com.example-1 ä"), "COM_EXAMPLE_1__")
+}
+
+// TestSyslogGoneAndBack: a server that goes away holds nobody up, and misses nothing.
+func TestSyslogGoneAndBack(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			address := filepath.Join(t.TempDir(), "syslog")
+			if network == "tcp" {
+				address = "127.0.0.1:0"
+			}
+			l, err := net.Listen(network, address)
+			assert.NilError(t, err)
+			address = l.Addr().String()
+			c := newContainer(t, logopts.Syslog, map[string]string{"syslog-address": network + "://" + address, "syslog-facility": "local3", "tag": "web"})
+			c.start()
+			serve := func(l net.Listener, lines chan<- string, last string) {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close() //nolint:errcheck // nothing was written
+				for in := bufio.NewScanner(conn); in.Scan(); {
+					lines <- in.Text()
+					if strings.HasSuffix(in.Text(), last) {
+						return
+					}
+				}
+			}
+			first := make(chan string, 100)
+			go serve(l, first, "go away")
+			c.write("line 0\nline 1\n")
+			c.wait()
+			c.write("go away\n")
+			for line := range first {
+				if strings.HasSuffix(line, "go away") {
+					break
+				}
+				assert.Assert(t, is.Contains(line, fmt.Sprintf(" web[%d]: line ", os.Getpid())))
+				assert.Assert(t, strings.HasPrefix(line, fmt.Sprintf("<%d>", 19<<3|6)))
+			}
+			assert.NilError(t, l.Close())
+			for n := range 100 { // nobody listens, and the container writes on
+				c.write(fmt.Sprintf("line %d\n", n+2))
+			}
+			l, err = net.Listen(network, address)
+			assert.NilError(t, err)
+			defer l.Close() //nolint:errcheck // nothing was written
+			second := make(chan string, 2000)
+			go serve(l, second, "line 101")
+			c.wait()
+			c.f.Stop()
+			seen := map[string]bool{}
+			for !seen["line 101"] {
+				line := <-second
+				seen[line[strings.Index(line, ": ")+2:]] = true
+			}
+			for n := range 100 {
+				assert.Assert(t, seen[fmt.Sprintf("line %d", n+2)], "line %d", n+2)
+			}
+		})
+	}
+}
+
+func TestSyslogFormats(t *testing.T) {
+	host, err := os.Hostname()
+	assert.NilError(t, err)
+	at := time.Date(2026, 11, 2, 7, 4, 5, 123456789, time.UTC)
+	pid := os.Getpid()
+	for _, c := range []struct {
+		name string
+		tls  bool
+		want string
+	}{
+		{name: "", want: fmt.Sprintf("<30>Nov  2 07:04:05 web[%d]: hello\n", pid)},
+		{name: "rfc3164", want: fmt.Sprintf("<30>Nov  2 07:04:05 %s web[%d]: hello\n", host, pid)},
+		{name: "rfc5424", want: fmt.Sprintf("<30>1 2026-11-02T07:04:05Z %s web %d web - hello\n", host, pid)},
+		{name: "rfc5424micro", want: fmt.Sprintf("<30>1 2026-11-02T07:04:05.123456Z %s web %d web - hello\n", host, pid)},
+	} {
+		f := newSyslogFormat(c.name, "web", false)
+		assert.Check(t, is.Equal(string(f.append(nil, 30, at, []byte("hello"))), c.want))
+		f = newSyslogFormat(c.name, "web", true)
+		if strings.HasPrefix(c.name, "rfc5424") {
+			c.want = fmt.Sprintf("%d %s", len(c.want), c.want)
+		}
+		assert.Check(t, is.Equal(string(f.append([]byte("before"), 30, at, []byte("hello"))), "before"+c.want))
+	}
+}
+
+// TestNoForwarder: the drivers that forward nothing have a Forwarder that does nothing.
+func TestNoForwarder(t *testing.T) {
+	for _, driver := range []string{logopts.Local, logopts.None} {
+		c := newContainer(t, driver, nil)
+		c.start()
+		c.wait()
+		c.f.Stop()
+	}
+}
+
+// BenchmarkJSONFile is what the driver takes per byte of the container's, in lines of 100.
+func BenchmarkJSONFile(b *testing.B) {
+	j, err := openJSONFile(filepath.Join(b.TempDir(), "log"), testOptions(logopts.JSONFile, b.TempDir(), nil))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.close() //nolint:errcheck // it goes with the directory
+	data := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 655))
+	s := splitter{stream: output.Stdout}
+	b.SetBytes(int64(len(data)))
+	at := time.Now()
+	for b.Loop() {
+		var e entry
+		for done := 0; done < len(data); {
+			n, _ := s.next(data[done:], at, &e)
+			done += n
+			if err := j.add(b.Context(), &e); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if j.size() >= batchSize {
+			if err := j.flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			if err := j.f.Truncate(0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
