@@ -168,7 +168,8 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	}
 	d.ctrs = containers.New(containers.Options{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, BootID: strings.TrimSpace(string(boot)),
-		Units: d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
+		DropIns: [2]string{"/run/systemd/system", "/run/systemd/system.control"},
+		Units:   d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
 		Machine: machine, HandBack: []string{self, handBackCommand}, SystemStopping: d.systemStopping,
 		Config: func() *config.Config { return d.reload.Current() },
 		Log:    d.log,

@@ -36,6 +36,7 @@ type ContainerChanges interface {
 	Pause(ctx context.Context, ref string) error
 	Unpause(ctx context.Context, ref string) error
 	Rename(ctx context.Context, ref, name string) error
+	Update(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error)
 	Remove(ctx context.Context, ref string, o containers.RemoveOptions) error
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/moby/moby/api/types/container"
+
 	"lrd/internal/containers"
 )
 
@@ -151,6 +153,18 @@ func (s *Server) containerUnpause(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return noContent(w)
+}
+
+func (s *Server) containerUpdate(w http.ResponseWriter, r *request) error {
+	var u container.UpdateConfig
+	if err := r.decode(w, &u); err != nil {
+		return err
+	}
+	resp, err := s.Containers.Update(r.Context(), r.vars["ref"], u)
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, http.StatusOK, resp)
 }
 
 func (s *Server) containerRename(w http.ResponseWriter, r *request) error {

@@ -36,15 +36,16 @@ import (
 // fakeContainers is a Manager in memory, whose containers run one of three programs: "echo WORDS", "cat", and
 // "sleep", which waits to be stopped.
 type fakeContainers struct {
-	mu   sync.Mutex
-	all  map[string]*fakeContainer // by name
-	last containers.CreateRequest
-	err  error // what every method returns, if set
-	o    containers.ListOptions
-	stop containers.StopOptions
-	logs output.LinesOptions
-	slow chan struct{} // Stop waits for it, if set
-	exec *fakeExec     // the one made last
+	mu     sync.Mutex
+	all    map[string]*fakeContainer // by name
+	last   containers.CreateRequest
+	err    error // what every method returns, if set
+	o      containers.ListOptions
+	stop   containers.StopOptions
+	update container.UpdateConfig
+	logs   output.LinesOptions
+	slow   chan struct{} // Stop waits for it, if set
+	exec   *fakeExec     // the one made last
 }
 
 type fakeContainer struct {
@@ -263,6 +264,12 @@ func (f *fakeContainers) Rename(_ context.Context, ref, name string) error {
 	delete(f.all, c.name)
 	c.name, f.all[name] = name, c
 	return nil
+}
+
+func (f *fakeContainers) Update(_ context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error) {
+	f.update = u
+	_, err := f.get(ref)
+	return container.UpdateResponse{Warnings: []string{}}, err
 }
 
 func (f *fakeContainers) Remove(_ context.Context, ref string, o containers.RemoveOptions) error {

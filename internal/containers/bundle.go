@@ -2,11 +2,13 @@ package containers
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/google/renameio/v2"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -69,16 +71,22 @@ func (b bundle) write() error {
 	}
 	for name, data := range map[string]string{
 		"bundle/config.json": string(config),
-		againScript:          b.again(),
 		createScript:         b.create(),
 		startScript:          b.start(),
-		exitedScript:         b.exited(),
 	} {
 		if err := os.WriteFile(b.path(name), []byte(data), 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.writePolicy()
+}
+
+// writePolicy puts the scripts on disk that depend on the restart policy. systemd
+// may be about to run the ones that are there.
+func (b bundle) writePolicy() error {
+	return errors.Join(
+		renameio.WriteFile(b.path(againScript), []byte(b.again()), 0o600),
+		renameio.WriteFile(b.path(exitedScript), []byte(b.exited()), 0o600))
 }
 
 // again says whether systemd may start the container: not while it is being
@@ -88,7 +96,7 @@ func (b bundle) again() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Says whether container %s may be started. Written by lrd; run by systemd as ExecCondition= of its unit.\n", b.name)
 	fmt.Fprintf(&s, "[ ! -e %s ] || exit 1\n", quote(b.path(stoppingFile)))
-	if n := b.policy.MaximumRetryCount; n > 0 {
+	if n := b.policy.MaximumRetryCount; n > 0 || !restarts(b.policy) { // the latter of a policy that was taken away meanwhile
 		exits := quote(b.path(exitsFile))
 		fmt.Fprintf(&s, "ended=0\n[ ! -e %s ] || while read -r _; do ended=$((ended + 1)); done <%s\n[ $ended -le %d ]\n", exits, exits, n)
 	}

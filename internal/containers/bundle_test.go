@@ -187,10 +187,12 @@ func TestAgainScript(t *testing.T) {
 	twice := bundleIn(t, t.TempDir(), func(b *bundle) {
 		b.policy = container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: 2}
 	})
+	never := bundleIn(t, t.TempDir(), nil)
 	for exits := range 4 {
+		assert.Check(t, is.Equal(again(never), exits == 0))
 		assert.Check(t, again(always))
 		assert.Check(t, is.Equal(again(twice), exits <= 2), "%d exits", exits)
-		for _, b := range []bundle{always, twice} {
+		for _, b := range []bundle{always, twice, never} {
 			runScript(t, b.path(exitedScript))
 		}
 	}

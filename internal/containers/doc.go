@@ -24,6 +24,11 @@
 //	ExecStartPost=  sh start    runs `crun start`: the container's own process begins
 //	ExecStopPost=   sh exited   notes the exit, runs `crun delete`
 //
+// `docker update` changes the unit's properties, and its restart policy by a
+// drop-in, as systemd takes that in no other way from a unit that is there. What
+// systemctl set-property has changed is shown and kept until the run ends; the
+// next one is made from the Record.
+//
 // A clean end of a unit without a restart policy remains (RemainAfterExit=) until
 // lrd has taken note. With a policy it cannot, and for the time that the daemon is
 // away the list of exits, which the last command writes, has what systemd forgets.

@@ -278,7 +278,8 @@ func (w *world) boot() {
 func (w *world) newManager() {
 	w.m = New(Options{
 		DataRoot: filepath.Join(w.root, "data"), ExecRoot: filepath.Join(w.root, "run"), BootID: w.bootID,
-		Units: w.units, Descriptors: w.store, Images: w.images, Networks: w.networks, Volumes: w.volumes, Events: w.events,
+		DropIns: [2]string{filepath.Join(w.root, "system"), filepath.Join(w.root, "system.control")},
+		Units:   w.units, Descriptors: w.store, Images: w.images, Networks: w.networks, Volumes: w.volumes, Events: w.events,
 		SystemStopping: func() bool { return w.systemStopping },
 		Config:         func() *config.Config { return w.config },
 		Log:            slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),

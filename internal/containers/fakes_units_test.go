@@ -46,6 +46,7 @@ type fakeUnit struct {
 	remain  bool
 	stdout  *os.File
 	pending syscall.Signal // sent while it was frozen
+	props   map[string]any
 }
 
 func newFakeUnits(t *testing.T, f *faults, execDir string, version int) *fakeUnits {
@@ -84,7 +85,8 @@ func (f *fakeUnits) Start(ctx context.Context, name string, props []units.Proper
 	if f.loaded[name] != nil {
 		return fmt.Errorf("unit %s: %w", name, errdefs.ErrAlreadyExists)
 	}
-	one := &fakeUnit{restart: "no"}
+	one := &fakeUnit{restart: "no", props: map[string]any{}}
+	one.set(props)
 	for _, p := range props {
 		switch p.Name {
 		case "Restart":
@@ -377,6 +379,44 @@ func (f *fakeUnits) State(_ context.Context, name string) (units.State, error) {
 	}
 	return units.State{}, units.ErrNotLoaded
 }
+
+func (f *fakeUnits) SetProperties(_ context.Context, name string, props []units.Property) error {
+	if err := f.hit("Units.SetProperties"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	if one == nil {
+		return units.ErrNotLoaded
+	}
+	one.set(props)
+	return nil
+}
+
+func (one *fakeUnit) set(props []units.Property) {
+	for _, p := range props {
+		one.props[p.Name] = p.Value.Value()
+	}
+}
+
+func (f *fakeUnits) ServiceProperties(_ context.Context, name string, properties ...string) (map[string]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	if one == nil {
+		return nil, units.ErrNotLoaded
+	}
+	values := map[string]any{}
+	for _, p := range properties {
+		if v, ok := one.props[p]; ok {
+			values[p] = v
+		}
+	}
+	return values, nil
+}
+
+func (f *fakeUnits) ReloadUnits(context.Context) error { return f.hit("Units.ReloadUnits") }
 
 func (f *fakeUnits) List(context.Context, string) (map[string]units.State, error) {
 	if err := f.hit("Units.List"); err != nil {

@@ -34,6 +34,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container
 	}
 	r, s := c.snapshot()
 	config, host := configs(r)
+	host.Resources = m.liveResources(ctx, c, r)
 	argv := commandLine(config)
 	data := m.dataDir(c.id)
 	driver := cmp.Or(r.Home.StorageDriver, m.o.Images.Driver())

@@ -68,7 +68,7 @@ func longID(prefix string) string { return prefix + strings.Repeat("0", 64-len(p
 func shownManager(t *testing.T, records ...Record) (*Manager, *shownImages) {
 	t.Helper()
 	store := &shownImages{ids: map[string]string{"app": imageA}}
-	m := New(Options{DataRoot: "/data", ExecRoot: "/exec", Images: store, Log: slog.New(slog.DiscardHandler)})
+	m := New(Options{DataRoot: "/data", ExecRoot: "/exec", Units: newFakeUnits(t, &faults{}, "/exec", 252), Images: store, Log: slog.New(slog.DiscardHandler)})
 	for _, r := range records {
 		m.byID[r.ID] = m.newContainer(r)
 		m.names[r.Name] = r.ID

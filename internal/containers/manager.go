@@ -35,6 +35,9 @@ type Units interface {
 	State(ctx context.Context, name string) (units.State, error)
 	List(ctx context.Context, pattern string) (map[string]units.State, error)
 	Reload(ctx context.Context, name string) error
+	ReloadUnits(ctx context.Context) error
+	SetProperties(ctx context.Context, name string, props []units.Property) error
+	ServiceProperties(ctx context.Context, name string, properties ...string) (map[string]any, error)
 }
 
 // Descriptors is where descriptors outlive the daemon; *fdstore.Store is one.
@@ -73,6 +76,8 @@ type Options struct {
 	DataRoot string // absolute; below it containers/<id>
 	ExecRoot string // absolute, gone after a reboot; below it containers/<id>
 	BootID   string // /proc/sys/kernel/random/boot_id
+	// DropIns are the directories in which the units have their drop-ins until the next boot: one of lrd's own, and the one for systemctl set-property --runtime.
+	DropIns [2]string
 
 	Units       Units
 	Descriptors Descriptors

@@ -65,7 +65,7 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 		return errors.Join(errs...) // what else it stands on is not known
 	}
 	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
-	errs = append(errs, m.unmountRootfs(ctx, &r), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
+	errs = append(errs, m.unmountRootfs(ctx, &r), m.removeDropIns(c.id), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -137,6 +137,18 @@ func (m *Manager) SetProperties(ctx context.Context, name string, props []Proper
 	return m.simple(ctx, "change properties of", name, "SetUnitProperties", name, true, props)
 }
 
+// ReloadUnits makes PID 1 read all unit files again, drop-ins too (systemctl daemon-reload), and returns when it has.
+func (m *Manager) ReloadUnits(ctx context.Context) error {
+	err := m.repeat(ctx, func(l *link) error {
+		_, err := l.call(ctx, nil, managerPath, managerIface+".Reload")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot make systemd reload its units: %w", err)
+	}
+	return nil
+}
+
 // simple calls a method of PID 1 that may be repeated and returns nothing.
 func (m *Manager) simple(ctx context.Context, verb, unit, method string, args ...any) error {
 	err := m.repeat(ctx, func(l *link) error {

@@ -46,6 +46,45 @@ func (m *Manager) ServiceProperty(ctx context.Context, unit, property string) (d
 	return v, nil
 }
 
+// ServiceProperties reads some properties of a service that is loaded, all of its Service interface, as their Go values. One that this version of systemd does
+// not have is left out. The error wraps [ErrNotLoaded] if PID 1 does not know the unit.
+func (m *Manager) ServiceProperties(ctx context.Context, unit string, properties ...string) (map[string]any, error) {
+	var values map[string]any
+	err := m.repeat(ctx, func(l *link) error {
+		var path dbus.ObjectPath
+		if _, err := l.call(ctx, []any{&path}, managerPath, managerIface+".GetUnit", unit); err != nil {
+			return err
+		}
+		calls := make([]*dbus.Call, len(properties))
+		for i, name := range properties {
+			calls[i] = l.begin(ctx, unitPath(unit), propsIface+".Get", serviceIface, name)
+		}
+		values = make(map[string]any, len(properties))
+		var failed error
+		for i, call := range calls {
+			<-call.Done
+			var v dbus.Variant
+			err := replyError(ctx, call.Err)
+			switch {
+			case isDBusError(err, "org.freedesktop.DBus.Error.UnknownProperty"):
+				continue
+			case err == nil:
+				err = dbus.Store(call.Body, &v)
+			}
+			if err != nil {
+				failed = err // all calls are waited for nevertheless
+				continue
+			}
+			values[properties[i]] = v.Value()
+		}
+		return failed
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the properties of unit %s: %w", unit, err)
+	}
+	return values, nil
+}
+
 // List reads the state of all loaded units whose name matches a glob pattern ("lrd-*.service"), by name. It is two round trips however many there are.
 // With a [Watch] on them, make that first: what List reads is what the Watch compares with after a lost connection.
 func (m *Manager) List(ctx context.Context, pattern string) (map[string]State, error) {
