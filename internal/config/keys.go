@@ -136,7 +136,7 @@ var table = []*Key{
 	},
 	{
 		Name: "max-download-attempts", Docker: true,
-		Doc:     "How often the download of a layer is tried before the pull fails. Checked, and without effect in this version: the library has its own number.",
+		Doc:     "How often the download of a layer is tried before the pull fails, with a pause that doubles from one second on.",
 		binding: one(integer(1, 1000), func(c *Config) *int { return &c.MaxDownloadAttempts }, 5),
 	},
 	{

@@ -26,6 +26,7 @@
 //	  <driver>-layers/              what is known of the layers
 //	  <driver>-images/<image id>/   manifest, configuration, "lrd" (see mark)
 //	  <driver>-containers/          root filesystems, named by container
+//	  lrd/pulls/<image id>.json     which layers a pull brings (interrupted.go)
 //	RunRoot/                        gone after a reboot
 //	  <driver>-layers/              which layers are mounted, and how often
 //	  config/                       stands in for the host's configuration
@@ -43,6 +44,18 @@
 // is refused is refused with errdefs.ErrInvalidArgument and a sentence that
 // names the member; layers that had been stored before the fault was found are
 // deleted again (gate.go).
+//
+// # What fails in the middle
+//
+// An image is in the storage when its record is written, after all of its
+// layers; before, there are only layers without an image. After a refusal they are
+// deleted. A pull that is interrupted, by its client, by the network, by an ill
+// registry or by the end of the process, leaves them for the next pull, together
+// with a note that names them; a day later, or with a prune, they go. What a process that was
+// killed has left besides is deleted by the next [Open].
+//
+// The download of a layer that fails is tried again (attempts.go). An archive
+// that is saved and fails is cut off before its end.
 //
 // # Root filesystems
 //

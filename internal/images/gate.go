@@ -4,16 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.podman.io/storage"
 )
 
 // gate lets any number of loads and pulls run side by side, and runs the
-// collector when one has failed and none is left. A layer without an image is
+// collector when none is left and one has failed. A layer without an image is
 // rubbish only then: before, it may be the lower half of an image that is just
 // coming in.
 type gate struct {
-	collect func() error
+	// collect deletes layers without an image, but for those that a pull has
+	// noted less than this long ago.
+	collect func(keep time.Duration) error
 
 	// mu guards what follows. It is held while collecting, so that nobody
 	// comes in meanwhile; it is never held while an image is read.
@@ -39,14 +42,11 @@ func (g *gate) leave(failed bool) error {
 	if g.running > 0 || !g.dirty {
 		return nil
 	}
-	if err := g.collect(); err != nil {
-		return err
-	}
-	g.dirty = false
-	return nil
+	return g.collectLocked(keepInterrupted)
 }
 
-// sweep runs the collector at once, if no image is coming in.
+// sweep runs the collector at once, if no image is coming in, and leaves
+// nothing for pulls to take up again.
 func (g *gate) sweep() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,11 +54,24 @@ func (g *gate) sweep() error {
 		g.dirty = true // whoever is last does it
 		return nil
 	}
-	return g.collect()
+	return g.collectLocked(0)
 }
 
-// collect deletes the layers that belong to no image and no root filesystem.
-func (s *Store) collect() error {
+func (g *gate) collectLocked(keep time.Duration) error {
+	if err := g.collect(keep); err != nil {
+		return err
+	}
+	g.dirty = false
+	return nil
+}
+
+// collect deletes the layers that belong to no image, no root filesystem and no
+// pull that began less than keep ago.
+func (s *Store) collect(keep time.Duration) error {
+	noted, err := s.notedLayers(keep)
+	if err != nil {
+		return err
+	}
 	layers, err := s.storage.Layers()
 	if err != nil {
 		return fmt.Errorf("cannot list layers: %w", err)
@@ -69,7 +82,7 @@ func (s *Store) collect() error {
 	}
 	var errs []error
 	for _, l := range childrenFirst(layers) {
-		if used[l.ID] || l.ReadOnly {
+		if used[l.ID] || l.ReadOnly || noted[l.UncompressedDigest] {
 			continue
 		}
 		s.log.Info("deleting a layer that no image uses", "layer", l.ID)

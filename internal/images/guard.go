@@ -3,9 +3,12 @@ package images
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"time"
 
+	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/pkg/compression"
@@ -25,8 +28,9 @@ import (
 // go past the scan and give images other IDs.
 type guardedSource struct {
 	types.ImageReference
-	src    types.ImageSource
-	budget *budget
+	src      types.ImageSource
+	budget   *budget
+	attempts attempts
 
 	mu        sync.Mutex // guards what follows
 	config    digest.Digest
@@ -38,13 +42,22 @@ type fetchedManifest struct {
 	mimeType string
 }
 
-// openGuarded opens ref. The caller calls shut when all is done.
-func openGuarded(ctx context.Context, ref types.ImageReference, sys *types.SystemContext, b *budget) (*guardedSource, error) {
+// openGuarded opens ref. The caller calls shut when all is done. progress, if
+// not nil, is told of attempts that failed.
+func (s *Store) openGuarded(ctx context.Context, ref types.ImageReference, sys *types.SystemContext, progress Progress) (*guardedSource, error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return nil, err
 	}
-	return &guardedSource{ImageReference: ref, src: src, budget: b, manifests: map[digest.Digest]fetchedManifest{}}, nil
+	wait := func(d digest.Digest, attempt int) time.Duration {
+		pause := s.pause(attempt)
+		progress.send(jsonstream.Message{ID: shortDigest(d), Status: fmt.Sprintf("Retrying in %s", pause)})
+		return pause
+	}
+	return &guardedSource{
+		ImageReference: ref, src: src, budget: &budget{limit: s.opts.MaxLoadBytes}, manifests: map[digest.Digest]fetchedManifest{},
+		attempts: attempts{max: s.opts.MaxDownloadAttempts, wait: wait},
+	}, nil
 }
 
 // NewImageSource is the reference's part: there is one source, this one.
@@ -97,19 +110,38 @@ func (v sourceView) GetManifest(ctx context.Context, instance *digest.Digest) ([
 	return raw, mimeType, err
 }
 
-// GetBlob guards every blob but the configuration.
+// GetBlob guards every blob but the configuration, and tries again where a
+// download fails.
 func (v sourceView) GetBlob(ctx context.Context, info types.BlobInfo, cache types.BlobInfoCache) (io.ReadCloser, int64, error) {
-	r, size, err := v.g.src.GetBlob(ctx, info, cache)
-	if err != nil {
+	g := v.g
+	g.mu.Lock()
+	config := g.config
+	g.mu.Unlock()
+	if config == "" || info.Digest == config {
+		return g.src.GetBlob(ctx, info, cache)
+	}
+	size := info.Size
+	d := &download{ctx: ctx, size: info.Size, left: g.attempts.max}
+	d.open = func() (io.ReadCloser, error) {
+		r, said, err := g.src.GetBlob(ctx, info, cache)
+		if size < 0 {
+			size = said
+		}
+		return r, err
+	}
+	d.pause = func() time.Duration { return g.attempts.wait(info.Digest, g.attempts.max-d.left+1) }
+	if err := d.start(); err != nil {
 		return nil, 0, err
 	}
-	v.g.mu.Lock()
-	config := v.g.config
-	v.g.mu.Unlock()
-	if config == "" || info.Digest == config {
-		return r, size, nil
-	}
-	return guardBlob(ctx, r, v.g.budget), size, nil
+	return guardBlob(ctx, d, g.budget), size, nil
+}
+
+// attempts says how often a download is tried.
+type attempts struct {
+	max int
+	// wait tells how long before the attempt of this number, from 2 on, and
+	// may tell the client.
+	wait func(d digest.Digest, attempt int) time.Duration
 }
 
 // setConfig says which blob is the configuration; layers are fetched after.

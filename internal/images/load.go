@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,6 +38,16 @@ func (p Progress) send(m jsonstream.Message) {
 
 func (p Progress) stream(format string, args ...any) {
 	p.send(jsonstream.Message{Stream: fmt.Sprintf(format, args...)})
+}
+
+// oneAtATime is p for several goroutines.
+func (p Progress) oneAtATime() Progress {
+	var mu sync.Mutex
+	return func(m jsonstream.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		p.send(m)
+	}
 }
 
 // incoming is one image of an archive.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -44,7 +45,8 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 	}
 	sys := s.pullContext(named, o)
 	progress.send(jsonstream.Message{Status: "Pulling from " + reference.Path(reference.TrimNamed(named)), ID: tagOrDigest(named)})
-	g, err := openGuarded(ctx, source, sys, &budget{limit: s.opts.MaxLoadBytes})
+	progress = progress.oneAtATime()
+	g, err := s.openGuarded(ctx, source, sys, progress)
 	if err != nil {
 		return pullError(ctx, named, err)
 	}
@@ -63,10 +65,18 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 func (s *Store) pullGuarded(ctx context.Context, g *guardedSource, head pulled, named reference.Named, sys *types.SystemContext, progress Progress) (err error) {
 	s.gate.enter()
 	defer func() {
+		// What an interrupted pull has got is there for the next one.
+		keep := err != nil && (ctx.Err() != nil || interrupted(err))
+		if !keep {
+			s.forgetPull(head.id)
+		}
 		if cerr := s.gate.leave(err != nil); cerr != nil {
 			s.log.Warn("cannot delete the layers of an image that was not pulled", "error", cerr)
 		}
 	}()
+	if err := s.notePull(head.id, pullNote{Ref: named.String(), Since: time.Now().UTC(), Layers: head.layers}); err != nil {
+		return err
+	}
 	had, known := s.storage.Image(named.String())
 	report := &pullReport{progress: progress, config: head.id}
 	if err := s.copyIn(ctx, copyRequest{src: g, sys: sys, id: head.id, report: report.event}); err != nil {
@@ -105,6 +115,7 @@ type pulled struct {
 	manifest digest.Digest // of what the reference names, a list of platforms maybe
 	id       digest.Digest
 	platform ocispec.Platform
+	layers   []digest.Digest // uncompressed
 }
 
 // describe reads manifest and configuration.
@@ -130,7 +141,7 @@ func describe(ctx context.Context, g *guardedSource, sys *types.SystemContext) (
 	if err != nil {
 		return pulled{}, badArchive("image has a configuration that does not parse: %v", err)
 	}
-	p.platform = config.Platform
+	p.platform, p.layers = config.Platform, config.RootFS.DiffIDs
 	g.setConfig(p.id)
 	return p, nil
 }

@@ -108,7 +108,7 @@ func (s *Store) InspectRemote(ctx context.Context, ref string, auth *registry.Au
 		return registry.DistributionInspect{}, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q: %w", ref, err)
 	}
 	sys := s.registryContext(named, auth)
-	g, err := openGuarded(ctx, source, sys, &budget{limit: s.opts.MaxLoadBytes})
+	g, err := s.openGuarded(ctx, source, sys, nil)
 	if err != nil {
 		return registry.DistributionInspect{}, pullError(ctx, named, err)
 	}

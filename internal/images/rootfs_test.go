@@ -112,7 +112,7 @@ func reopen(t *testing.T, s *Store, runRoot string) *Store {
 	t.Helper()
 	s.storage.Free()
 	return openStoreIn(t, filepath.Dir(s.opts.GraphRoot), func(o *Options) {
-		o.Driver, o.RunRoot = s.opts.Driver, runRoot
+		o.Driver, o.RunRoot, o.UserAgent = s.opts.Driver, runRoot, s.opts.UserAgent
 	})
 }
 

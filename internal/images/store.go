@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"go.podman.io/storage"
@@ -38,6 +39,9 @@ type Options struct {
 	// MaxDownloads bounds the layers that one pull fetches at the same
 	// time. Zero means 3, as with Docker.
 	MaxDownloads int
+	// MaxDownloadAttempts is how often the download of a layer is tried. Zero
+	// means 5, as with Docker.
+	MaxDownloadAttempts int
 	// MaxUploads bounds the layers that one push sends at the same time.
 	// Zero means 5, as with Docker.
 	MaxUploads int
@@ -57,6 +61,7 @@ type Store struct {
 	config  *hostConfig
 	gate    gate
 	rootfs  keyedMutex
+	pause   func(attempt int) time.Duration // before an attempt to download
 
 	// mu guards registries, which a reload replaces.
 	mu         sync.RWMutex
@@ -74,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, registries: o.Registries, tempDir: filepath.Join(o.TempDir, "images")}
+	s := &Store{opts: o, log: o.Log, registries: o.Registries, tempDir: filepath.Join(o.TempDir, "images"), pause: retryPause}
 	if err := emptyDir(s.tempDir); err != nil {
 		return nil, fmt.Errorf("cannot empty the directory for incoming images: %w", err)
 	}
@@ -95,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.collect(); err != nil {
+	if err := s.collect(keepInterrupted); err != nil {
 		// Layers that cannot be deleted cost space, nothing else.
 		s.log.Warn("cannot delete layers left without an image", "error", err)
 	}
@@ -128,6 +133,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxDownloads <= 0 {
 		o.MaxDownloads = 3
+	}
+	if o.MaxDownloadAttempts <= 0 {
+		o.MaxDownloadAttempts = 5
 	}
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = 5
