@@ -62,6 +62,8 @@ type ContainerStreams interface {
 type Execs interface {
 	ExecCreate(ctx context.Context, ref string, req container.ExecCreateRequest) (id string, err error)
 	ExecStart(ctx context.Context, id string, o containers.ExecStartOptions) (*containers.Attachment, error)
+	// ExecAttach is the Attachment of ExecStart again, in another process.
+	ExecAttach(ctx context.Context, id string, from output.Position) (*containers.Attachment, error)
 	ExecInspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
 	ExecResize(ctx context.Context, id string, height, width uint16) error
 }

@@ -43,34 +43,98 @@ func (s *Server) execStart(w http.ResponseWriter, r *request) error {
 	if req.Tty {
 		o.ConsoleSize = req.ConsoleSize
 	}
-	// Cancelling ends the hold on the command's streams; see containers.Attachment.
-	ctx, release := context.WithCancel(r.Context())
-	defer release()
-	a, err := s.Containers.ExecStart(ctx, e.ID, o)
-	var failed *containers.StartError
-	switch {
-	case errors.As(err, &failed) && !req.Detach:
-		return sayExecFailed(w, r, e.ProcessConfig.Tty, failed)
-	case err != nil:
-		return err
-	case req.Detach:
-		w.WriteHeader(http.StatusOK)
-		return nil
+	if !req.Detach {
+		return s.execAttached(w, r, e, o)
 	}
+	if _, err := s.Containers.ExecStart(r.Context(), e.ID, o); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// execAttached starts a command whose streams the client gets: a session.
+func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.ExecInspectResponse, o containers.ExecStartOptions) error {
 	keys, err := sessions.ParseDetachKeys(string(e.DetachKeys))
 	if err != nil {
 		return err
 	}
-	conn, err := sessions.TakeOver(w, r.Request, streamType(r.version, a.TTY))
+	leave, err := s.Sessions.Admit()
 	if err != nil {
 		return err
 	}
-	end, err := sessions.Run(r.Context(), conn, sessions.Streams{
-		TTY: a.TTY, Output: a.Output, Stdout: e.OpenStdout, Stderr: e.OpenStderr, Stdin: a.Stdin, StdinOnce: a.StdinOnce,
-		DetachKeys: keys, Done: a.Done, Release: release,
-	})
-	s.Log.Debug("client of an exec left", "exec", e.ID, "end", end.String(), "error", err)
-	return nil
+	defer leave()
+	// A container that removes itself at its end waits until the client has read all.
+	read, err := s.Containers.Reading(e.ContainerID)
+	if err != nil {
+		return err
+	}
+	// Cancelling ends the hold on the command's streams; see containers.Attachment.
+	ctx, release := context.WithCancel(r.Context())
+	defer release()
+	end := sessions.EndFailed
+	var a *containers.Attachment
+	defer func() {
+		if end != sessions.EndFrozen {
+			execOver(a, read)
+		}
+	}()
+	a, err = s.Containers.ExecStart(ctx, e.ID, o)
+	var failed *containers.StartError
+	if errors.As(err, &failed) {
+		return sayExecFailed(w, r, e.ProcessConfig.Tty, failed)
+	}
+	if err != nil {
+		return err
+	}
+	conn, err := sessions.Hijack(w)
+	if err != nil {
+		return err
+	}
+	saved := newSaved(r, kindExec)
+	saved.Container, saved.Exec = e.ContainerID, e.ID
+	streams := execStreams(e, a, keys)
+	streams.Release = release
+	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
+		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
+	return err
+}
+
+// execOver lets go of what was kept for a client, which may not have come to an Attachment.
+func execOver(a *containers.Attachment, read func()) {
+	if a != nil && a.Over != nil {
+		a.Over()
+	}
+	read()
+}
+
+func execStreams(e container.ExecInspectResponse, a *containers.Attachment, keys []byte) sessions.Streams {
+	return sessions.Streams{
+		TTY: a.TTY, Output: placed(a.Output), Stdout: e.OpenStdout, Stderr: e.OpenStderr, Stdin: a.Stdin, StdinOnce: a.StdinOnce,
+		DetachKeys: keys, Done: a.Done,
+	}
+}
+
+// resumeExec goes on with the client of a command that an earlier process has started.
+func (s *Server) resumeExec(ctx context.Context, saved savedStream, at sessions.Cursor) (sessions.Streams, func(), error) {
+	e, err := s.Containers.ExecInspect(ctx, saved.Exec)
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	keys, err := sessions.ParseDetachKeys(string(e.DetachKeys))
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	read, err := s.Containers.Reading(e.ContainerID)
+	if err != nil {
+		return sessions.Streams{}, nil, err
+	}
+	a, err := s.Containers.ExecAttach(ctx, e.ID, at.ReaderPosition())
+	if err != nil {
+		read()
+		return sessions.Streams{}, nil, err
+	}
+	return execStreams(e, a, keys), func() { execOver(a, read) }, nil
 }
 
 // sayExecFailed tells a client that waits for a stream, and learns the exit code afterwards, why there is none.

@@ -35,7 +35,7 @@ func (f *fakeContainers) findExec(id string) (*fakeExec, error) {
 	return f.exec, nil
 }
 
-func (f *fakeContainers) ExecStart(_ context.Context, id string, o containers.ExecStartOptions) (*containers.Attachment, error) {
+func (f *fakeContainers) ExecStart(ctx context.Context, id string, o containers.ExecStartOptions) (*containers.Attachment, error) {
 	e, err := f.findExec(id)
 	if err != nil {
 		return nil, err
@@ -71,7 +71,16 @@ func (f *fakeContainers) ExecStart(_ context.Context, id string, o containers.Ex
 	if o.Detach {
 		return nil, nil
 	}
-	a := &containers.Attachment{TTY: e.request.Tty, StdinOnce: true, Done: e.done, Output: &fakeReader{log: e.log, follow: true}}
+	return f.ExecAttach(ctx, id, output.Position{})
+}
+
+// ExecAttach takes the records of from for chunks.
+func (f *fakeContainers) ExecAttach(_ context.Context, id string, from output.Position) (*containers.Attachment, error) {
+	e, err := f.findExec(id)
+	if err != nil {
+		return nil, err
+	}
+	a := &containers.Attachment{TTY: e.request.Tty, StdinOnce: true, Done: e.done, Output: &fakeReader{log: e.log, at: int(from.Record), follow: true}}
 	if e.request.AttachStdin {
 		a.Stdin = e.stdin
 	}

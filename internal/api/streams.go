@@ -15,6 +15,7 @@ import (
 // Kinds of sessions; see sessions.Description.
 const (
 	kindAttach = "attach"
+	kindExec   = "exec"
 	kindLogs   = "logs"
 	kindWait   = "wait"
 	kindEvents = "events"
@@ -26,6 +27,7 @@ type savedStream struct {
 	multiplexed bool
 
 	Container string `json:"-"`
+	Exec      string `json:"exec,omitempty"`
 	Query     string `json:"query"` // as the client sent it
 	Version   string `json:"version"`
 	Media     string `json:"media,omitempty"` // of events
@@ -101,6 +103,8 @@ func (s *Server) Resume(ctx context.Context, d sessions.Description, at sessions
 	switch d.Kind {
 	case kindAttach:
 		return s.resumeAttach(ctx, saved, at)
+	case kindExec:
+		return s.resumeExec(ctx, saved, at)
 	case kindLogs:
 		return s.resumeLogs(ctx, saved, at)
 	case kindWait:

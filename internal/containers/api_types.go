@@ -90,7 +90,7 @@ type OutputReader interface {
 }
 
 // Attachment is one client's hold on the standard streams of a container. The context given to Attach bounds it: when that is done, a Write to Stdin that waits
-// for the container returns. Nothing else needs to be released: an Attachment that is dropped leaves the container as it is.
+// for the container returns. But for Over nothing needs to be released: an Attachment that is dropped leaves the container as it is.
 type Attachment struct {
 	// TTY says that there is one raw stream, not stdout and stderr multiplexed.
 	TTY bool
@@ -105,6 +105,9 @@ type Attachment struct {
 	StdinOnce bool
 	// Done is closed when the container's run has ended.
 	Done <-chan struct{}
+	// Over is to be called when the client has read all that it will: what was kept for it is removed. It is not called when another process is to go on.
+	// nil where nothing is kept.
+	Over func()
 }
 
 // Counts are the numbers of containers by state, for /info and for systemctl status.

@@ -53,9 +53,10 @@
 // What it writes goes through a store of its own, which is removed when the
 // client has read it; there is no bound to its size before that. A detached
 // command without a TTY has no streams. That it ran, and its exit code, is known
-// for five minutes after its end, over restarts of the daemon as well. A client
-// does not survive these: the command's input ends then, its output is kept until
-// its end. On a systemd before 254 a stop of the daemon (not a restart) hangs up
+// for five minutes after its end, over restarts of the daemon as well. Its client
+// survives these too (package sessions), and its input ends when the client ends
+// it, or when the client is found gone. Nobody else can be given hold of its
+// streams. On a systemd before 254 a stop of the daemon (not a restart) hangs up
 // a command's TTY and loses what is in its pipes, as there are holders for
 // containers only.
 //

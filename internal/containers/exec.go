@@ -61,6 +61,8 @@ type execRecord struct {
 	EndedAt     time.Time `json:"endedAt,omitzero"`
 	ExitCode    int       `json:"exitCode,omitempty"`
 	StdinClosed bool      `json:"stdinClosed,omitempty"`
+	// Told says that the event of its end was published.
+	Told bool `json:"told,omitempty"`
 }
 
 // streaming says whether it has standard streams in the store of output.
@@ -83,9 +85,8 @@ type Exec struct {
 	// mu guards what follows, as Container.mu does. It is taken after that one, and never over a call to systemd.
 	mu     sync.Mutex
 	record execRecord
-	// session says that a client follows its output, with reader.
-	session bool
-	reader  *output.Reader
+	// reading says that a client has yet to read what was written, or to leave: it is kept until then.
+	reading bool
 	// looking says that somebody asks systemd for its state, again that there is a reason to ask once more.
 	looking, again bool
 }
@@ -313,6 +314,7 @@ func (m *Manager) forgetExecs(now time.Time) {
 	surplus := len(all) - maxExecs
 	for _, e := range all {
 		switch r := e.snapshot(); {
+		case e.isRead(): // its client has not come to asking how it ended
 		case r.Phase == execEnded && (surplus > 0 || now.Sub(r.EndedAt) > execKept), r.Phase == execCreated && surplus > 0:
 			m.forgetExec(e)
 			surplus--
@@ -328,6 +330,13 @@ func (m *Manager) forgetExec(e *Exec) {
 	if err := errors.Join(e.dropOutput(), os.RemoveAll(m.execDir(e.id))); err != nil {
 		e.logger("forget").Warn("Cannot remove what is left of an exec", "error", err)
 	}
+}
+
+// isRead says whether a client follows what it writes, or has still to read it.
+func (e *Exec) isRead() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.reading
 }
 
 // dropOutput removes what the command has written.

@@ -79,7 +79,7 @@ func (e *Exec) howItEnded(u units.State) (code int, at time.Time) {
 	return lostExitCode, time.Now()
 }
 
-// endExec takes note of the end of a command, tells of it, and puts away what it stood on.
+// endExec takes note of the end of a command, for one caller only.
 func (m *Manager) endExec(e *Exec, code int, at time.Time) {
 	first := false
 	e.note(func(r *execRecord) {
@@ -87,16 +87,28 @@ func (m *Manager) endExec(e *Exec, code int, at time.Time) {
 			r.Phase, r.ExitCode, r.EndedAt = execEnded, code, at
 		}
 	})
-	if !first {
-		return
+	if first {
+		m.finishExec(e)
 	}
-	e.streams.drainRest()
-	m.publishExec(e, events.ActionExecDie, at, map[string]string{"exitCode": strconv.Itoa(code)})
-	close(e.done)
+}
+
+// finishExec completes what the client of a command that has ended gets to see,
+// tells of the end, and puts away what the command stood on. Wherever it is
+// interrupted, the next daemon begins again. The end is on record before, as a
+// client asks for the exit code when it has read all.
+func (m *Manager) finishExec(e *Exec) {
+	if out := e.streams.opened(); out != nil && out.Running() {
+		e.streams.drainRest()
+	}
 	if m.ctx.Err() != nil {
 		return // the next daemon goes on here
 	}
-	if err := m.putExecAway(m.ctx, e); err != nil {
+	if r := e.snapshot(); !r.Told {
+		m.publishExec(e, events.ActionExecDie, r.EndedAt, map[string]string{"exitCode": strconv.Itoa(r.ExitCode)})
+		e.note(func(r *execRecord) { r.Told = true })
+	}
+	close(e.done)
+	if err := m.putExecAway(m.ctx, e); err != nil && m.ctx.Err() == nil {
 		e.logger("exit").Error("Cannot put everything of an exec away", "error", err)
 	}
 }
@@ -108,10 +120,7 @@ func (m *Manager) putExecAway(ctx context.Context, e *Exec) error {
 		errs = append(errs, e.streams.disconnect(ctx))
 	}
 	errs = append(errs, m.putExecUnitAway(ctx, e))
-	e.mu.Lock()
-	session := e.session
-	e.mu.Unlock()
-	if !session { // else the client's going does it
+	if !e.isRead() { // else the client's going does it
 		errs = append(errs, e.dropOutput())
 	}
 	return errors.Join(errs...)
@@ -215,33 +224,66 @@ func (m *Manager) readExec(id string) (*Exec, error) {
 	return m.newExec(c, r), nil
 }
 
-// restoreExec continues with an exec where the daemon before left it.
+// restoreExec makes the streams of an exec work again where the daemon before
+// left it. What became of it is for followExecs, as its client is not there yet.
 func (m *Manager) restoreExec(ctx context.Context, e *Exec, stored ends) {
 	switch e.snapshot().Phase {
 	case execCreated:
 		stored.close()
+		return
+	case execStarting: // the end of a start that was interrupted is that of a run
+		e.note(func(r *execRecord) { r.Phase = execRunning })
 	case execEnded:
-		stored.close()
-		close(e.started)
-		close(e.done)
-		m.workers.Go(func() {
-			if err := m.putExecAway(m.ctx, e); err != nil && m.ctx.Err() == nil {
-				e.logger("restore").Warn("Cannot put everything of an exec away", "error", err)
-			}
-		})
-	default: // the end of a start that was interrupted is that of a run
-		if err := m.reconnectExec(ctx, e, stored); err != nil {
-			e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+		if !e.unfinished() {
+			stored.close()
+			close(e.started)
+			return
 		}
-		e.note(func(r *execRecord) { r.Phase, r.Pid = execRunning, e.pid() })
-		close(e.started)
-		m.bringRuntimeHome(ctx, e)
-		m.execChanged(e)
+	case execRunning:
+	}
+	if err := m.reconnectExec(ctx, e, stored); err != nil {
+		e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+	}
+	close(e.started)
+}
+
+// unfinished says whether a command that has ended may have left something in
+// its streams: the daemon before died while it took that over.
+func (e *Exec) unfinished() bool {
+	if _, err := os.Stat(e.outputDir()); err != nil {
+		return false
+	}
+	out, err := e.streams.output()
+	if err != nil {
+		e.logger("restore").Error("Cannot read the output of an exec", "error", err)
+		return false
+	}
+	return out.Running()
+}
+
+// followExecs looks what became of the commands that restoreExecs has taken
+// back. The clients that go on are there by now: the input of a command whose
+// client did not come back has ended.
+func (m *Manager) followExecs(ctx context.Context) {
+	for _, e := range m.execsIn(nil) {
+		switch e.snapshot().Phase {
+		case execRunning:
+			e.note(func(r *execRecord) { r.Pid = e.pid() })
+			if !e.isRead() {
+				if err := e.streams.closeInput(ctx); err != nil {
+					e.logger("restore").Error("Cannot end the input of an exec whose client is gone", "error", err)
+				}
+			}
+			m.bringRuntimeHome(ctx, e)
+			m.execChanged(e)
+		case execEnded:
+			m.workers.Go(func() { m.finishExec(e) })
+		case execCreated, execStarting:
+		}
 	}
 }
 
-// reconnectExec begins to collect the output of a command again. Its client
-// went with the daemon before, and its input ends with that.
+// reconnectExec begins to collect the output of a command again.
 func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error {
 	if stored == nil {
 		stored = ends{}
@@ -268,6 +310,5 @@ func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error
 	if len(items) > 0 {
 		errs = append(errs, m.o.Descriptors.PutAll(ctx, items))
 	}
-	errs = append(errs, e.streams.connect(stored), e.streams.closeInput(ctx))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.streams.connect(stored))...)
 }

@@ -28,7 +28,7 @@ type ExecStartOptions struct {
 
 // ExecStart runs a command that ExecCreate has prepared. It returns when the
 // command runs; nil with Detach, else a hold on its standard streams, which ctx
-// bounds as with Attach. Errors: a *StartError when the command cannot be run,
+// bounds as with Attach, and whose Over is to be called. Errors: a *StartError when the command cannot be run,
 // ErrNotFound, ErrConflict when it was started before or the container does not
 // run any more.
 func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) (*Attachment, error) {
@@ -49,7 +49,25 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) 
 	if o.Detach {
 		return nil, nil
 	}
-	return e.attach(ctx), nil
+	return e.attach(ctx, output.Position{})
+}
+
+// ExecAttach gives the client of an exec that ExecStart has given hold of its
+// streams that hold again, in another process: from where its output was on. It
+// is for the time before known of Restore has returned. Errors: ErrNotFound, also
+// when the client had left.
+func (m *Manager) ExecAttach(ctx context.Context, id string, from output.Position) (*Attachment, error) {
+	e, err := m.findExec(id)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(e.outputDir()); err != nil {
+		return nil, refused(errdefs.ErrNotFound, "what exec %s has written is gone", id)
+	}
+	e.mu.Lock()
+	e.reading = true
+	e.mu.Unlock()
+	return e.attach(ctx, from)
 }
 
 // cannotExec makes any error of a start one with an exit code: the client is
@@ -85,29 +103,29 @@ func (e *Exec) begin(o ExecStartOptions) error {
 }
 
 // attach is the one client's hold on the standard streams.
-func (e *Exec) attach(ctx context.Context) *Attachment {
-	e.mu.Lock()
-	reader := e.reader
-	e.mu.Unlock()
-	context.AfterFunc(ctx, e.sessionOver)
-	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done}
+func (e *Exec) attach(ctx context.Context, from output.Position) (*Attachment, error) {
+	out, err := e.streams.output()
+	if err != nil {
+		return nil, err
+	}
+	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: out.Reader(from), Done: e.done, Over: e.clientLeft}
 	if e.request.AttachStdin {
 		a.Stdin = &input{ctx: ctx, to: e, streams: e.streams, leaving: e.m.ctx.Done()}
 	}
-	return a
+	return a, nil
 }
 
-// sessionOver lets go of what was kept for the client.
-func (e *Exec) sessionOver() {
+// clientLeft lets go of what was kept for the client.
+func (e *Exec) clientLeft() {
 	e.mu.Lock()
-	e.session = false
+	e.reading = false
 	e.mu.Unlock()
 	select {
 	case <-e.done:
 		if err := e.dropOutput(); err != nil {
 			e.logger("output").Warn("Cannot remove the output of an exec", "error", err)
 		}
-	default: // endExec does it
+	default: // putExecAway does it
 	}
 }
 
@@ -152,7 +170,7 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 		if !o.Detach {
 			// Now, as it may be over before the client is told that it has begun.
 			e.mu.Lock()
-			e.session, e.reader = true, out.Reader(output.Position{})
+			e.reading = true
 			e.mu.Unlock()
 		}
 		if e.request.Tty {
@@ -205,6 +223,7 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 func (m *Manager) failExec(e *Exec, err error) {
 	e.note(func(r *execRecord) {
 		r.Phase, r.EndedAt, r.ExitCode = execEnded, time.Now(), startExitCode(err)
+		r.Told = true // what has not begun has no end to tell of
 	})
 	close(e.started)
 	close(e.done)

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"lrd/internal/output"
 )
 
 var attachAll = container.ExecCreateRequest{AttachStdin: true, AttachStdout: true, AttachStderr: true}
@@ -32,11 +34,11 @@ func (w *world) exec(id string, r container.ExecCreateRequest) string {
 func (w *world) execute(id string, r container.ExecCreateRequest) (e string, a *Attachment, leave func()) {
 	w.t.Helper()
 	e = w.exec(id, r)
-	ctx, leave := context.WithCancel(context.Background())
-	w.t.Cleanup(leave)
+	ctx, release := context.WithCancel(context.Background())
+	w.t.Cleanup(release)
 	a, err := w.m.ExecStart(ctx, e, ExecStartOptions{})
 	assert.NilError(w.t, err)
-	return e, a, leave
+	return e, a, func() { release(); a.Over() }
 }
 
 func (w *world) inspectExec(e string) container.ExecInspectResponse {
@@ -229,7 +231,7 @@ func TestExecOutlivesTheDaemon(t *testing.T) {
 	for _, e := range []string{stays, detached} {
 		assert.Assert(t, w.inspectExec(e).Running)
 	}
-	assert.Assert(t, !is.Contains(w.store.names(), stays+".stdin")().Success(), "the input of a client that is gone has not ended")
+	eventually(t, "the input of a client that did not come back ends", func() bool { return !is.Contains(w.store.names(), stays+".stdin")().Success() })
 	assert.Assert(t, is.Contains(w.store.names(), stays+".stdout"))
 	w.units.exitUnit(execUnit(stays), 3)
 	w.endedWith(stays, 3)
@@ -240,6 +242,71 @@ func TestExecOutlivesTheDaemon(t *testing.T) {
 	w.endedWith(ends, 7)
 	w.units.exitUnit(execUnit(detached), 0)
 	w.endedWith(detached, 0)
+}
+
+// TestExecClientGoesOn: what a client has, and what is kept for it, over restarts of the daemon, from before its
+// command's end to long after.
+func TestExecClientGoesOn(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, a, _ := w.execute(id, attachAll)
+	unit := execUnit(e)
+	assert.NilError(t, w.units.printUnit(unit, "one "))
+	chunk, err := a.Output.Next(t.Context())
+	assert.NilError(t, err)
+	got := string(chunk.Data)
+	goOn := func(meanwhile func()) {
+		at := a.Output.(*output.Reader).Position()
+		w.known = func() {
+			var err error
+			a, err = w.m.ExecAttach(context.Background(), e, at)
+			assert.NilError(t, err)
+		}
+		w.restart(meanwhile)
+	}
+	goOn(func() { assert.NilError(t, w.units.printUnit(unit, "two ")) })
+	assert.Assert(t, is.Contains(w.store.names(), e+".stdin"), "the input has ended, and nobody ended it")
+	_, err = a.Stdin.Write([]byte("x"))
+	assert.NilError(t, err)
+	goOn(func() {
+		assert.NilError(t, w.units.printUnit(unit, "three"))
+		w.units.exitUnit(unit, 7)
+	})
+	w.endedWith(e, 7)
+	w.m.forgetExecs(time.Now().Add(time.Hour)) // its client is slow
+	goOn(nil)
+	w.endedWith(e, 7)
+	assert.Equal(t, got+all(t, a.Output), "one two three")
+	w.heardOf(id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
+
+	a.Over()
+	live, err := w.m.findExec(e)
+	assert.NilError(t, err)
+	_, err = os.Stat(live.outputDir())
+	assert.Assert(t, os.IsNotExist(err), "the output of a client that has read it is kept")
+	_, err = w.m.ExecAttach(t.Context(), e, output.Position{})
+	assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
+}
+
+// TestExecEndInterrupted: the daemon is killed when the end is on record, and what was written last still in the pipe.
+func TestExecEndInterrupted(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, a, _ := w.execute(id, attachAll)
+	w.known = func() {
+		var err error
+		a, err = w.m.ExecAttach(context.Background(), e, output.Position{})
+		assert.NilError(t, err)
+	}
+	live, err := w.m.findExec(e)
+	assert.NilError(t, err)
+	w.restart(func() {
+		assert.NilError(t, w.units.printUnit(execUnit(e), "last words"))
+		live.note(func(r *execRecord) { r.Phase, r.ExitCode, r.EndedAt = execEnded, 7, time.Now() })
+	})
+	assert.Equal(t, all(t, a.Output), "last words")
+	w.endedWith(e, 7)
+	w.heardOf(id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
 }
 
 func TestExecEndsWithItsContainer(t *testing.T) {

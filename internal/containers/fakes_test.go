@@ -231,6 +231,7 @@ type world struct {
 
 	bootID         string
 	systemStopping bool
+	known          func() // what Restore is given
 	m              *Manager
 	leave          func()
 }
@@ -271,7 +272,7 @@ func newWorld(t *testing.T, systemd int) *world {
 func (w *world) boot() {
 	w.t.Helper()
 	w.newManager()
-	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t), nil))
+	assert.NilError(w.t, w.m.Restore(w.t.Context(), w.store.handBack(w.t), w.known))
 	w.run()
 }
 

@@ -60,6 +60,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 	if known != nil {
 		known()
 	}
+	m.followExecs(ctx)
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
 	for _, k := range cases {

@@ -1,5 +1,5 @@
 // Package sessions holds the long-lived streams between a client and what it follows: what `docker attach`,
-// `docker run -it`, `docker logs -f`, `docker wait` and `docker events` use once HTTP has done its part. They
+// `docker run -it`, `docker exec`, `docker logs`, `docker wait`, `docker stats` and `docker events` use once HTTP has done its part. They
 // survive a restart and a SIGKILL of the daemon.
 //
 // # Words
