@@ -45,6 +45,8 @@ type ContainerViews interface {
 	Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
 	List(ctx context.Context, o containers.ListOptions) ([]container.Summary, error)
 	Top(ctx context.Context, ref string, psArgs []string) (container.TopResponse, error)
+	// Stats is one sample of what a container uses; of one that does not run, its ID and name alone.
+	Stats(ctx context.Context, ref string) (container.StatsResponse, error)
 	Counts() containers.Counts
 }
 

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -126,9 +124,6 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if !o.Follow {
-		return s.printLogs(w, r, o)
-	}
 	leave, err := s.Sessions.Admit()
 	if err != nil {
 		return err
@@ -168,48 +163,6 @@ func (s *Server) resumeLogs(ctx context.Context, saved savedStream, at sessions.
 	}
 	return sessions.Streams{Output: placed(lines), Stdout: o.Stdout, Stderr: o.Stderr}, done, nil
 }
-
-// printLogs answers with what there is. It is over soon, and no session.
-func (s *Server) printLogs(w http.ResponseWriter, r *request, o output.LinesOptions) error {
-	lines, tty, err := s.Containers.Logs(r.Context(), r.vars["ref"], o)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", streamType(r.version, tty))
-	w.WriteHeader(http.StatusOK)
-	return copyLines(r.Context(), w, lines, sessions.NewWriter(w, !tty))
-}
-
-// copyLines sends lines until they end. It flushes when the next would have to be waited for, so that a burst
-// goes out in large pieces and the last line of it at once.
-func copyLines(ctx context.Context, w http.ResponseWriter, lines containers.OutputReader, to *sessions.Writer) error {
-	flush := http.NewResponseController(w).Flush
-	for {
-		c, err := lines.Next(expired)
-		if errors.Is(err, context.Canceled) {
-			if err := flush(); err != nil {
-				return err
-			}
-			c, err = lines.Next(ctx)
-		}
-		switch {
-		case errors.Is(err, io.EOF), ctx.Err() != nil:
-			return nil //nolint:nilerr // a client that leaves is no error
-		case err != nil:
-			return err
-		}
-		if err := to.Write(c); err != nil {
-			return err
-		}
-	}
-}
-
-// expired is a context that is done: a Next with it returns what is there, and does not wait.
-var expired = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
 
 // tail reads how many lines; all is -1.
 func (p *params) tail(name string) int {

@@ -145,7 +145,7 @@ func sayExecFailed(w http.ResponseWriter, r *request, tty bool, why error) error
 		return err
 	}
 	defer conn.Close()
-	if err := sessions.NewWriter(conn, !tty).WriteBytes(output.Stdout, []byte(why.Error()+"\r\n")); err != nil {
+	if _, err := conn.Conn.Write(sessions.Framing{Multiplexed: !tty}.Frame(output.Stdout, []byte(why.Error()+"\r\n"))); err != nil {
 		return nil //nolint:nilerr // the client is gone
 	}
 	conn.Finish(r.Context())

@@ -46,6 +46,8 @@ type fakeContainers struct {
 	logs   output.LinesOptions
 	slow   chan struct{} // Stop waits for it, if set
 	exec   *fakeExec     // the one made last
+
+	samples uint64 // how many Stats has taken
 }
 
 type fakeContainer struct {
@@ -335,6 +337,23 @@ func (f *fakeContainers) List(_ context.Context, o containers.ListOptions) ([]co
 func (f *fakeContainers) Top(_ context.Context, ref string, args []string) (container.TopResponse, error) {
 	_, err := f.get(ref)
 	return container.TopResponse{Titles: []string{"ARGS"}, Processes: [][]string{{strings.Join(args, " ")}}}, err
+}
+
+// Stats of a container that runs are one more each time.
+func (f *fakeContainers) Stats(_ context.Context, ref string) (container.StatsResponse, error) {
+	c, err := f.get(ref)
+	if err != nil {
+		return container.StatsResponse{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stats := container.StatsResponse{ID: c.id, Name: "/" + c.name}
+	if c.running {
+		f.samples++
+		stats.Read = time.Now()
+		stats.CPUStats.CPUUsage.TotalUsage = f.samples
+	}
+	return stats, nil
 }
 
 func (f *fakeContainers) Counts() containers.Counts {

@@ -36,7 +36,7 @@ func (l realLogs) Inspect(context.Context, string, bool) (container.InspectRespo
 
 func (l realLogs) Reading(string) (func(), error) { return func() {}, nil }
 
-// TestFollowedLinesArriveAtOnce: what copyLines asks of a reader with an expired context holds for the real one.
+// TestFollowedLinesArriveAtOnce: what a session asks of a reader with an expired context holds for the real one.
 func TestFollowedLinesArriveAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "stdout")

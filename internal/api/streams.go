@@ -19,6 +19,7 @@ const (
 	kindLogs   = "logs"
 	kindWait   = "wait"
 	kindEvents = "events"
+	kindStats  = "stats"
 )
 
 // savedStream is what a stream is made again from in another process: the request, as far as it matters.
@@ -111,6 +112,8 @@ func (s *Server) Resume(ctx context.Context, d sessions.Description, at sessions
 		return s.resumeWait(ctx, saved, at)
 	case kindEvents:
 		return s.resumeEvents(ctx, saved, at)
+	case kindStats:
+		return s.resumeStats(saved, at)
 	}
 	return sessions.Streams{}, nil, fmt.Errorf("this version of lrd knows no stream of kind %q", d.Kind)
 }

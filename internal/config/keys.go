@@ -70,8 +70,8 @@ var table = []*Key{
 	},
 	{
 		Name: "max-sessions", Reloadable: true,
-		Doc: "How many streams clients may have open at once: `docker attach`, `run` in the foreground, `logs --follow`, " +
-			"`wait` and `events`. Each is kept over a restart, with a descriptor in systemd's store and a small file in " +
+		Doc: "How many streams clients may have open at once: `docker attach`, `run` in the foreground, `exec`, `logs`, " +
+			"`wait`, `events` and `stats`. Each is kept over a restart, with a descriptor in systemd's store and a small file in " +
 			"exec-root. One too many is refused. Raise `FileDescriptorStoreMax=` of lrd.service along with it.",
 		binding: one(integer(1, 100000), func(c *Config) *int { return &c.MaxSessions }, 1000),
 	},

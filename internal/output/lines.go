@@ -50,6 +50,7 @@ type LinesPosition struct {
 	Stdout  int64 `json:"stdout"`  // bytes of whole lines that were given
 	Stderr  int64 `json:"stderr"`  //
 	Through int64 `json:"through"` // as in Position
+	Limit   int64 `json:"limit"`   // of Lines that do not follow: the record that they end before; 0: all records of now
 }
 
 // Lines gives the lines of a Log. It needs no closing.
@@ -132,6 +133,9 @@ func (r *Lines) begin(st state) (ends, error) {
 		if f.Through > 0 {
 			r.through = f.Through
 		}
+		if f.Limit > 0 {
+			r.limit = min(f.Limit, st.count)
+		}
 		return ends{f.Stdout, f.Stderr}, nil
 	}
 	t := tail{l: r.l, st: st, chosen: [2]bool{r.o.Stdout, r.o.Stderr}}
@@ -163,7 +167,7 @@ func (r *Lines) Position() LinesPosition {
 			at[i] -= int64(len(ls.held))
 		}
 	}
-	return LinesPosition{Stdout: at[0], Stderr: at[1], Through: r.through}
+	return LinesPosition{Stdout: at[0], Stderr: at[1], Through: r.through, Limit: r.limit}
 }
 
 // Next returns the next line, with its newline if it has one. Following, it

@@ -217,6 +217,21 @@ func TestLinesLikeNaive(t *testing.T) {
 	}
 }
 
+// TestLinesEndWhereTheyWould: Lines that do not follow end where they would have, had they not been interrupted.
+func TestLinesEndWhereTheyWould(t *testing.T) {
+	l := open(t, t.TempDir())
+	put(t, l, Stdout, 1, "one\ntwo\n")
+	o := LinesOptions{Stdout: true, Tail: -1}
+	r, err := l.Lines(o)
+	assert.NilError(t, err)
+	_, err = r.Next(t.Context())
+	assert.NilError(t, err)
+	at := r.Position()
+	put(t, l, Stdout, 2, "three\n")
+	o.From = &at
+	assert.Equal(t, len(lines(t, l, o)), 1)
+}
+
 // TestLongLine: a line without end does not fill the memory.
 func TestLongLine(t *testing.T) {
 	l := open(t, t.TempDir())

@@ -3,7 +3,6 @@ package sessions
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 
 	"lrd/internal/output"
 )
@@ -22,6 +21,7 @@ const (
 type piece struct {
 	framing Framing
 	max     int
+	whole   bool // it is one chunk of the source's, as large as that is
 	b       []byte
 }
 
@@ -45,7 +45,13 @@ func (p *piece) empty() bool {
 
 // add takes as much of data as there is room for, and returns how much.
 func (p *piece) add(s output.Stream, data []byte) int {
+	if p.whole && !p.empty() {
+		return 0
+	}
 	room := p.max - len(p.b)
+	if p.whole {
+		room = maxPiece - len(p.b)
+	}
 	if p.framing.Chunked {
 		room -= chunkTail
 	}
@@ -81,37 +87,9 @@ func (f Framing) end() []byte {
 	return nil
 }
 
-// Writer sends chunks of a container's output to a client, raw or multiplexed, each with one Write to what is below.
-type Writer struct {
-	w           io.Writer
-	multiplexed bool
-	buf         []byte
-}
-
-// NewWriter returns a Writer to w. multiplexed puts every chunk into a frame that names its stream; raw
-// writes its bytes alone.
-func NewWriter(w io.Writer, multiplexed bool) *Writer {
-	return &Writer{w: w, multiplexed: multiplexed}
-}
-
-// Write sends one chunk. Empty ones are left out.
-func (w *Writer) Write(c output.Chunk) error {
-	return w.WriteBytes(c.Stream, c.Data)
-}
-
-// WriteBytes sends data as a chunk of that stream.
-func (w *Writer) WriteBytes(s output.Stream, data []byte) error {
-	if len(data) == 0 {
-		return nil
-	}
-	if !w.multiplexed {
-		_, err := w.w.Write(data)
-		return err
-	}
-	// The head of a frame: see the package's comment.
-	w.buf = append(w.buf[:0], byte(s), 0, 0, 0)
-	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(data)))
-	w.buf = append(w.buf, data...)
-	_, err := w.w.Write(w.buf)
-	return err
+// Frame is data as a client gets it from that stream, in a form that is not chunked. It is at most 60 KiB long.
+func (f Framing) Frame(s output.Stream, data []byte) []byte {
+	p := newPiece(f, maxPiece)
+	p.add(s, data)
+	return p.bytes()
 }

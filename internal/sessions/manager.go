@@ -83,7 +83,7 @@ func (m *Manager) Admit() (leave func(), err error) {
 	defer m.mu.Unlock()
 	if m.o.Max != nil {
 		if limit := m.o.Max(); m.count >= limit {
-			return nil, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("%d streams (attach, logs --follow, wait, events) are open, which is as many as max-sessions of lrd's configuration allows: close some, or raise it", m.count))
+			return nil, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("%d streams (attach, exec, logs, wait, events, stats) are open, which is as many as max-sessions of lrd's configuration allows: close some, or raise it", m.count))
 		}
 	}
 	return m.admitted(), nil

@@ -242,6 +242,7 @@ func (r *run) output(ctx context.Context) {
 		return
 	}
 	p := producer{run: r, piece: newPiece(r.framing, r.conn.atomic()), skip: r.state.get().skip}
+	p.piece.whole = s.Whole
 	for {
 		err := p.fill(ctx)
 		if !p.piece.empty() {

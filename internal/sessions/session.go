@@ -16,6 +16,9 @@ type Streams struct {
 	Output Source
 	// Stdout and Stderr choose what of Output is sent, where the output is multiplexed. Otherwise all of it is.
 	Stdout, Stderr bool
+	// Whole says that a chunk of Output would be another one if it were asked for again: it is sent in one piece, and
+	// is on record as a whole. It may then be no larger than what a piece can take, 60 KiB.
+	Whole bool
 	// Stdin takes what the client types; nil for nobody. Its Close is called only for the client's end of
 	// input, and only with StdinOnce and without TTY. If it is a [PipeInput] too, input is spliced into the pipe.
 	Stdin io.WriteCloser

@@ -42,10 +42,10 @@ type linesSource struct{ *output.Lines }
 
 func (s linesSource) Cursor() Cursor {
 	p := s.Position()
-	return Cursor{p.Stdout, p.Stderr, p.Through}
+	return Cursor{p.Stdout, p.Stderr, p.Through, p.Limit}
 }
 
 // LinesPosition is where lines were.
 func (c Cursor) LinesPosition() *output.LinesPosition {
-	return &output.LinesPosition{Stdout: c[0], Stderr: c[1], Through: c[2]}
+	return &output.LinesPosition{Stdout: c[0], Stderr: c[1], Through: c[2], Limit: c[3]}
 }
