@@ -70,8 +70,17 @@ type Execs interface {
 	ExecResize(ctx context.Context, id string, height, width uint16) error
 }
 
+// ContainerFiles are a container's files, as it sees them, and as it has changed them.
+type ContainerFiles interface {
+	ArchiveStat(ctx context.Context, ref, path string) (container.PathStat, error)
+	Archive(ctx context.Context, ref, path string) (*containers.Archive, error)
+	Extract(ctx context.Context, ref, path string, r io.Reader, o containers.ExtractOptions) error
+	Export(ctx context.Context, ref string) (*containers.Archive, error)
+}
+
 // Containers is containers.Manager.
 type Containers interface {
+	ContainerFiles
 	ContainerChanges
 	ContainerViews
 	ContainerStreams

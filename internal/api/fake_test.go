@@ -47,7 +47,8 @@ type fakeContainers struct {
 	slow   chan struct{} // Stop waits for it, if set
 	exec   *fakeExec     // the one made last
 
-	samples uint64 // how many Stats has taken
+	samples   uint64 // how many Stats has taken
+	extracted extracted
 }
 
 type fakeContainer struct {

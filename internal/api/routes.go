@@ -61,10 +61,10 @@ var routes = []route{
 	{del, "/containers/{ref}", change, (*Server).containerRemove},
 	{get, "/containers/{ref}/attach/ws", query, missing("lrd does not attach over websockets: use POST /containers/{id}/attach")},
 	{get, "/containers/{ref}/changes", query, missing("lrd does not compare a container with its image yet")},
-	{get, "/containers/{ref}/export", query, missing("lrd does not export containers yet")},
-	{head, "/containers/{ref}/archive", query, missing(noCopy)},
-	{get, "/containers/{ref}/archive", query, missing(noCopy)},
-	{put, "/containers/{ref}/archive", query, missing(noCopy)},
+	{get, "/containers/{ref}/export", stream, (*Server).containerExport},
+	{head, "/containers/{ref}/archive", query, (*Server).archiveStat},
+	{get, "/containers/{ref}/archive", stream, (*Server).archiveGet},
+	{put, "/containers/{ref}/archive", stream, (*Server).archivePut},
 	{post, "/containers/prune", query, missing("lrd does not prune containers yet: use docker rm")},
 
 	// Exec
@@ -148,7 +148,6 @@ var routes = []route{
 
 // Sentences of more than one row.
 const (
-	noCopy     = "lrd does not copy files into or out of containers yet: use a bind mount or a volume"
 	noBuild    = "lrd does not build images: use buildah build and load what it makes (buildah push NAME docker-archive:FILE:NAME, docker load -i FILE), or docker buildx build --load with the docker-container driver"
 	noNetworks = "lrd has no user-defined networks yet: use the networks bridge, host and none, or --network container:NAME"
 	noPlugins  = "lrd has no plugins"

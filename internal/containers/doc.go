@@ -75,7 +75,15 @@
 //	<exec-root>/execs/<id>/          one command in a container
 //	    exec.json  process.json  exec  exited
 //	    pid  runtime.log  exits, and streams as above
+//	<exec-root>/holds/<id>           its root filesystem is mounted for a copy
 //	<exec-root>/runtime/             the runtime's own
+//
+// # A container's files, from outside
+//
+// Whoever copies files holds the root filesystem: it is mounted, and stays so when
+// the container ends, until the last of them is done (hold.go). Package rootfs says
+// how a copy stays within the container. A copy ends with the daemon, and the client
+// is told; the next daemon unmounts what a crash has left mounted.
 //
 // # What outlives the daemon
 //

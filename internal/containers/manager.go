@@ -110,6 +110,8 @@ type Manager struct {
 	names map[string]string // name → ID; also of containers that are being made
 	execs map[string]*Exec
 
+	holds holds
+
 	// workers are the goroutines that follow the units, one at most for each container. They end when their queue is empty.
 	workers sync.WaitGroup
 	// releasing is the goroutine of Restore that ends holders. It ends when they have.

@@ -79,8 +79,8 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 // unmountRootfs unmounts a container's root filesystem, if it is one that this
 // daemon's storage driver knows.
 func (m *Manager) unmountRootfs(ctx context.Context, r *Record) error {
-	if r.Home.StorageDriver != m.o.Images.Driver() {
-		return nil
+	if r.Home.StorageDriver != m.o.Images.Driver() || m.held(r.ID) {
+		return nil // who holds it unmounts it
 	}
 	err := m.o.Images.UnmountRootfs(ctx, r.ID)
 	if errdefs.IsNotFound(err) {

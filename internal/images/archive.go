@@ -69,6 +69,15 @@ func (s *Store) spool(ctx context.Context, r io.Reader, b *budget) (_ *archive, 
 	return a, nil
 }
 
+// Uncompressed reads an archive that may be compressed with gzip, zstd, xz or bzip2. Its owner closes it.
+func Uncompressed(r io.Reader) (io.ReadCloser, error) {
+	plain, _, err := compression.AutoDecompress(r)
+	if err != nil {
+		return nil, unpackError(err)
+	}
+	return plain, nil
+}
+
 // path is where the uncompressed archive is.
 func (a *archive) path() string { return filepath.Join(a.dir, "archive.tar") }
 

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	// Declares what it needs of the others as small interfaces; imports them for their types.
 	"internal/containers": {
 		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/images", "internal/networks", "internal/oci",
-		"internal/output", "internal/units", "internal/volumes",
+		"internal/output", "internal/rootfs", "internal/units", "internal/volumes",
 	},
 	// Read a store and deliver what is in it.
 	"internal/logdrivers": {"internal/logopts", "internal/output"},

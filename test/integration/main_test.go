@@ -101,3 +101,12 @@ func skip(t *testing.T, format string, args ...any) {
 	suite.mu.Unlock()
 	t.Skip("SKIPPED: " + reason)
 }
+
+// rounds is how often a test does what it repeats: short in `make test`, long in `make soak` (LRD_SOAK=1).
+func rounds(t *testing.T, short, long int) int {
+	t.Helper()
+	if os.Getenv("LRD_SOAK") != "" {
+		return long
+	}
+	return short
+}
