@@ -113,6 +113,9 @@ func (b bundle) create() string {
 	if b.tty {
 		args = append(args, "--console-socket", b.path(fdListener))
 	}
+	// Where there is no such group the container is paused as a unit. One that ended while it was paused has left it frozen.
+	group := groupPath(b.id)
+	fmt.Fprintf(&s, "{ mkdir -p %s && echo 0 >%[1]s/cgroup.freeze && echo $$ >%[1]s/cgroup.procs; } 2>/dev/null\n", group)
 	s.WriteString(openStreams(b.path, b.tty, b.stdin))
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
 	return s.String()

@@ -29,6 +29,9 @@
 // systemctl set-property has changed is shown and kept until the run ends; the
 // next one is made from the Record.
 //
+// The container's processes are in a control group below the unit's, which is what
+// a pause freezes; see freezer.go for why.
+//
 // A clean end of a unit without a restart policy remains (RemainAfterExit=) until
 // lrd has taken note. With a policy it cannot, and for the time that the daemon is
 // away the list of exits, which the last command writes, has what systemd forgets.

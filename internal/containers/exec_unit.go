@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -77,8 +76,7 @@ func (e *Exec) script(b bundle, init int) string {
 	fmt.Fprintf(&s, "# Executes a command in container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
 	log := e.path(runtimeLog)
 	fmt.Fprintf(&s, ": >%s\n", quote(log))
-	group := filepath.Join(cgroupRoot, Slice, unitName(b.id), "cgroup.procs")
-	fmt.Fprintf(&s, "{ echo $$ >%s; } 2>/dev/null ||\n", quote(group))
+	fmt.Fprintf(&s, "{ echo $$ >%s/cgroup.procs; } 2>/dev/null ||\n", groupPath(b.id))
 	fmt.Fprintf(&s, "\t{ IFS=: read -r _ _ group </proc/%d/cgroup && echo $$ >%s\"$group\"/cgroup.procs; } 2>/dev/null ||\n", init, cgroupRoot)
 	fmt.Fprintf(&s, "\t{ echo '{\"level\":\"error\",\"msg\":\"cannot enter the control group of the container\"}' >>%s; exit 1; }\n", quote(log))
 	if r := e.snapshot(); r.streaming() {

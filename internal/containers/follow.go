@@ -109,6 +109,7 @@ const askPause = time.Second
 // that there is. The caller holds c.op.
 func (m *Manager) look(ctx context.Context, c *Container, change units.Change) error {
 	if !change.Removed && !settled(change.State) {
+		m.unfreezeToEnd(ctx, c, change.State)
 		return nil // nothing follows from it
 	}
 	u, err := m.o.Units.State(ctx, unitName(c.id))
@@ -161,6 +162,7 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	if gone {
 		u = vanished(u, cur, notes)
 	}
+	u = withPause(c.id, u)
 	next, told := follow(cur, u)
 	told = addMissed(cur, next, told, notes)
 	if n := policy.MaximumRetryCount; n > 0 {

@@ -144,15 +144,12 @@ func (m *Manager) Kill(ctx context.Context, ref, signal string) error {
 	return nil
 }
 
-// thaw lets a paused container go on, so that it can end. That comes before the
-// signal that ends it: systemd 257 would start the unit's ExecStopPost= in the
-// frozen control group and wait for it, as PID 1, for ever (it forks into the
-// control group as with vfork(2)).
+// thaw lets a paused container go on, so that it can answer the signal that ends it.
 func (m *Manager) thaw(ctx context.Context, c *Container, s Status) error {
 	if s.State != container.StatePaused {
 		return nil
 	}
-	err := m.o.Units.Thaw(ctx, unitName(c.id))
+	err := m.resume(ctx, c.id)
 	if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
 		return nil // it has ended
 	}
@@ -247,15 +244,15 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 
 // Pause suspends all processes of a container. Errors: ErrConflict when it does not run, or is paused.
 func (m *Manager) Pause(ctx context.Context, ref string) error {
-	return m.freeze(ctx, ref, "pause", container.StateRunning, m.o.Units.Freeze)
+	return m.freeze(ctx, ref, "pause", container.StateRunning, m.suspend)
 }
 
 // Unpause is the opposite of Pause. Errors: ErrConflict when the container is not paused.
 func (m *Manager) Unpause(ctx context.Context, ref string) error {
-	return m.freeze(ctx, ref, "unpause", container.StatePaused, m.o.Units.Thaw)
+	return m.freeze(ctx, ref, "unpause", container.StatePaused, m.resume)
 }
 
-func (m *Manager) freeze(ctx context.Context, ref, action string, from container.ContainerState, do func(context.Context, string) error) error {
+func (m *Manager) freeze(ctx context.Context, ref, action string, from container.ContainerState, do func(ctx context.Context, id string) error) error {
 	c, err := m.find(ref)
 	if err != nil {
 		return err
@@ -269,7 +266,7 @@ func (m *Manager) freeze(ctx context.Context, ref, action string, from container
 	if err := requireState(r, s, action, from); err != nil {
 		return err
 	}
-	if err := do(ctx, unitName(c.id)); err != nil {
+	if err := do(ctx, c.id); err != nil {
 		return err
 	}
 	u, err := m.o.Units.State(ctx, unitName(c.id))

@@ -3,15 +3,16 @@
 package integration
 
 import (
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"gotest.tools/v3/assert"
 )
 
-// TestPausedEnds ends paused containers in every way that a person has. A unit
-// whose process dies while it is frozen can stop systemd itself: see thaw in
-// internal/containers.
+// TestPausedEnds ends paused containers in every way that a person has. systemd
+// must be well afterwards: see freezer.go in internal/containers.
 func TestPausedEnds(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
@@ -45,4 +46,31 @@ func TestPausedEnds(t *testing.T) {
 			l.exec("systemctl", "list-units") // systemd is well
 		})
 	}
+
+	t.Run("killed by others", func(t *testing.T) {
+		l := l.in(t)
+		l.docker("run", "--detach", "--name", "once", "--network", "none", "busybox", "sleep", "10000")
+		l.docker("run", "--detach", "--name", "again", "--network", "none", "--restart", "always", "busybox", "sleep", "10000")
+		l.docker("pause", "once", "again")
+		for _, name := range []string{"once", "again"} {
+			l.exec("kill", "-s", "KILL", strconv.Itoa(l.inspect(name).State.Pid))
+		}
+		l.exec("systemctl", "list-units")
+		l.eventually(30*time.Second, "its end is known", func() bool { return l.inspect("once").State.Status == container.StateExited })
+		assert.Equal(t, l.inspect("once").State.ExitCode, 137)
+		l.eventually(30*time.Second, "it runs again, and is not paused", func() bool {
+			state := l.inspect("again").State
+			return state.Status == container.StateRunning && !state.Paused
+		})
+		assert.Equal(t, l.docker("exec", "again", "echo", "awake"), "awake")
+	})
+
+	t.Run("stopped by systemd", func(t *testing.T) {
+		l := l.in(t)
+		id := l.docker("run", "--detach", "--name", "polite", "--network", "none", "busybox", "sh", "-c", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done")
+		l.docker("pause", "polite")
+		l.exec("systemctl", "stop", "lrd-"+id)
+		l.eventually(30*time.Second, "its end is known", func() bool { return l.inspect("polite").State.Status == container.StateExited })
+		assert.Equal(t, l.docker("logs", "polite"), "bye")
+	})
 }
