@@ -1,6 +1,7 @@
 package images
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -18,5 +19,9 @@ func TestMain(m *testing.M) {
 	os.Setenv("HOME", "/nonexistent") // nothing of it may be looked for
 	// A program with the race detector sleeps for a second before it exits, and each layer is unpacked by one.
 	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
+	if os.Getenv(crashEnv) != "" {
+		fmt.Fprintln(os.Stderr, work(os.Args[1:]))
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
