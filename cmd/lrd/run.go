@@ -183,8 +183,9 @@ func imageOptions(cfg *config.Config, log *slog.Logger) images.Options {
 	return images.Options{
 		GraphRoot: filepath.Join(cfg.DataRoot, "storage"), RunRoot: filepath.Join(cfg.ExecRoot, "storage"), TempDir: filepath.Join(cfg.DataRoot, "tmp"),
 		Driver: cfg.StorageDriver, MaxLoadBytes: cfg.MaxLoadSize, MaxDownloads: cfg.MaxConcurrentDownloads, MaxDownloadAttempts: cfg.MaxDownloadAttempts, MaxUploads: cfg.MaxConcurrentUploads,
-		Registries: images.Registries{Mirrors: cfg.RegistryMirrors, Insecure: cfg.InsecureRegistries},
-		UserAgent:  "lrd/" + version, Log: log,
+		AdditionalStores: cfg.AdditionalImageStores,
+		Registries:       images.Registries{Mirrors: cfg.RegistryMirrors, Insecure: cfg.InsecureRegistries},
+		UserAgent:        "lrd/" + version, Log: log,
 	}
 }
 

@@ -38,7 +38,8 @@ type Config struct {
 	DefaultStopTimeout time.Duration // Forever or ≥ 0
 
 	StorageDriver          string
-	MaxLoadSize            int64 // bytes; 0: no limit
+	MaxLoadSize            int64    // bytes; 0: no limit
+	AdditionalImageStores  []string // absolute paths
 	MaxConcurrentDownloads int
 	MaxConcurrentUploads   int
 	MaxDownloadAttempts    int

@@ -119,6 +119,12 @@ var table = []*Key{
 		binding: one(storageDriver, func(c *Config) *string { return &c.StorageDriver }, "overlay"),
 	},
 	{
+		Name: "additional-image-stores",
+		Doc: "Storages of other tools whose images lrd may use and never changes, like podman's /var/lib/containers/storage. They " +
+			"are of the driver `overlay`. An image that somebody removes there is gone under its containers. One that is not there at the start is left out, with a warning.",
+		binding: many(foreignDir, func(c *Config) *[]string { return &c.AdditionalImageStores }),
+	},
+	{
 		Name: "max-load-size",
 		Doc: "The most bytes that the layers of one image may unpack to at `docker load`, `import` or `pull`: a larger one " +
 			"is refused before it fills the disk. 0 is no limit.",

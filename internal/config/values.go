@@ -47,6 +47,19 @@ var rootDir = text(`the absolute path of a directory of lrd's own, like "/var/li
 	return nil
 })
 
+// foreignDir is a directory of another program's. It becomes a part of mount options.
+var foreignDir = text(`the absolute path of a container storage, like "/var/lib/containers/storage"`, func(s string) error {
+	switch {
+	case !filepath.IsAbs(s):
+		return fmt.Errorf("%s is not an absolute path", quote(s))
+	case filepath.Clean(s) != s:
+		return fmt.Errorf("%s is not in its shortest form, which is %s", quote(s), quote(filepath.Clean(s)))
+	case strings.ContainsAny(s, ":,\x00\n"):
+		return fmt.Errorf("%s holds a colon, a comma or a control character, which overlay cannot mount", quote(s))
+	}
+	return nil
+})
+
 var program = text(`an absolute path, or a name that is looked up in PATH`, checkProgram)
 
 func checkProgram(s string) error {

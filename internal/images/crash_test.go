@@ -18,8 +18,8 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// crashEnv makes this binary, run again, work on the store in that directory until it is killed.
-const crashEnv = "LRD_TEST_CRASH"
+// workerEnv makes this binary, run again, work on a store as another process.
+const workerEnv = "LRD_TEST_WORKER"
 
 // crashRounds is how often a process is killed: few, or with LRD_SOAK many.
 func crashRounds() int {
@@ -75,8 +75,8 @@ func killWorker(t *testing.T, args ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	assert.NilError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), crashEnv+"=1")
+	cmd := exec.CommandContext(t.Context(), self, append([]string{"loop"}, args...)...)
+	cmd.Env = append(os.Environ(), workerEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
@@ -95,16 +95,49 @@ func killWorker(t *testing.T, args ...string) {
 	_ = cmd.Wait()
 }
 
-// work is what a worker does, until it is killed: a directory, an archive and a reference are its arguments.
+// inOtherProcess has another process do one thing to the store below dir.
+func inOtherProcess(t *testing.T, do, dir, arg string) {
+	t.Helper()
+	self, err := os.Executable()
+	assert.NilError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, do, dir, arg)
+	cmd.Env = append(os.Environ(), workerEnv+"=1")
+	out, err := cmd.CombinedOutput()
+	assert.NilError(t, err, "%s", out)
+}
+
+// work is what a worker does: "load" an archive into a store, "remove" an image, or all sorts of things in a
+// "loop" until it is killed. The directory of the store is the first argument after that.
 func work(args []string) error {
 	ctx := context.Background()
 	s, err := Open(ctx, Options{
-		GraphRoot: filepath.Join(args[0], "graph"), RunRoot: filepath.Join(args[0], "run"), TempDir: filepath.Join(args[0], "tmp"),
+		GraphRoot: filepath.Join(args[1], "graph"), RunRoot: filepath.Join(args[1], "run"), TempDir: filepath.Join(args[1], "tmp"),
 		Driver: "overlay", Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err
 	}
+	switch args[0] {
+	case "load":
+		return loadFile(ctx, s, args[2])
+	case "remove":
+		_, err := s.Remove(ctx, args[2], false, nil)
+		return err
+	}
+	return loop(ctx, s, args[2], args[3])
+}
+
+func loadFile(ctx context.Context, s *Store, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return s.Load(ctx, f, nil)
+}
+
+// loop goes through the life of two images, one of an archive and one of a registry, again and again.
+func loop(ctx context.Context, s *Store, archive, ref string) error {
 	const container = zeros64
 	if err := s.RemoveRootfs(ctx, container); err != nil { // of the one before
 		return err
@@ -113,15 +146,8 @@ func work(args []string) error {
 		name string
 		do   func() error
 	}{
-		{"load", func() error {
-			f, err := os.Open(args[1])
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return s.Load(ctx, f, nil)
-		}},
-		{"pull", func() error { return s.Pull(ctx, args[2], PullOptions{}, nil) }},
+		{"load", func() error { return loadFile(ctx, s, archive) }},
+		{"pull", func() error { return s.Pull(ctx, ref, PullOptions{}, nil) }},
 		{"tag", func() error { return s.Tag(ctx, "loaded:1", "again:1") }},
 		{"create", func() error {
 			img, err := s.resolve("loaded:1")
@@ -131,7 +157,7 @@ func work(args []string) error {
 			return s.CreateRootfs(ctx, container, img.ID.String())
 		}},
 		{"remove a root filesystem", func() error { return s.RemoveRootfs(ctx, container) }},
-		{"remove what was pulled", func() error { _, err := s.Remove(ctx, args[2], false, nil); return err }},
+		{"remove what was pulled", func() error { _, err := s.Remove(ctx, ref, false, nil); return err }},
 		{"untag", func() error { _, err := s.Remove(ctx, "again:1", false, nil); return err }},
 		{"remove what was loaded", func() error { _, err := s.Remove(ctx, "loaded:1", false, nil); return err }},
 	}

@@ -34,6 +34,7 @@ type Image struct {
 
 	names    []string // as stored
 	topLayer string   // "" for an image without layers
+	readOnly bool     // in an additional store
 }
 
 // mark is what lrd itself notes about an image, next to the image's
@@ -157,13 +158,19 @@ func hasName(names []string, ref string) bool {
 	return err == nil && slices.Contains(names, full.String())
 }
 
-// visible are the stored images that were not removed.
+// visible are the stored images that were not removed, each once.
 func (s *Store) visible() ([]storage.Image, error) {
 	images, err := s.storage.Images()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list images: %w", err)
 	}
+	// One that was given a name here is in lrd's own root, which comes first, and in another.
+	seen := map[string]bool{}
 	return slices.DeleteFunc(images, func(i storage.Image) bool {
+		if seen[i.ID] {
+			return true
+		}
+		seen[i.ID] = true
 		return slices.Contains(i.BigDataNames, markKey) && s.readMark(i.ID).Removed
 	}), nil
 }
@@ -175,7 +182,7 @@ func (s *Store) read(stored storage.Image) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("cannot read configuration of image %s: %w", id, err)
 	}
-	img := Image{ID: id, names: stored.Names, topLayer: stored.TopLayer, LastTagged: s.readMark(stored.ID).LastTagged}
+	img := Image{ID: id, names: stored.Names, topLayer: stored.TopLayer, readOnly: stored.ReadOnly, LastTagged: s.readMark(stored.ID).LastTagged}
 	if err := json.Unmarshal(raw, &img.Config); err != nil {
 		return Image{}, fmt.Errorf("cannot read configuration of image %s: %w", id, err)
 	}

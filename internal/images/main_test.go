@@ -19,9 +19,12 @@ func TestMain(m *testing.M) {
 	os.Setenv("HOME", "/nonexistent") // nothing of it may be looked for
 	// A program with the race detector sleeps for a second before it exits, and each layer is unpacked by one.
 	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
-	if os.Getenv(crashEnv) != "" {
-		fmt.Fprintln(os.Stderr, work(os.Args[1:]))
-		os.Exit(1)
+	if os.Getenv(workerEnv) != "" {
+		if err := work(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -47,6 +47,9 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool, inUse InUse)
 	if err != nil {
 		return nil, err
 	}
+	if img.readOnly {
+		return nil, newError(errdefs.ErrConflict, "conflict: unable to remove %q: it belongs to an additional image store, remove it with the tool that put it there", ref)
+	}
 	r := removal{store: s, img: img, names: slices.Clone(img.names), force: force, inUse: inUse}
 	if inUse == nil {
 		r.inUse = func(string) (string, bool, bool) { return "", false, false }

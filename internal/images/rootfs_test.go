@@ -12,13 +12,18 @@ import (
 )
 
 // openOverlay opens a store with the driver that lrd runs with. Its mounts are
-// undone when the test ends.
-func openOverlay(t *testing.T, dir string) *Store {
+// undone when the test ends. change may follow.
+func openOverlay(t *testing.T, dir string, change ...func(*Options)) *Store {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: mounting overlay needs root")
 	}
-	s := openStoreIn(t, dir, func(o *Options) { o.Driver = "overlay" })
+	s := openStoreIn(t, dir, func(o *Options) {
+		o.Driver = "overlay"
+		for _, c := range change {
+			c(o)
+		}
+	})
 	t.Cleanup(func() {
 		containers, err := s.storage.Containers()
 		assert.NilError(t, err)

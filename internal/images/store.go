@@ -31,6 +31,9 @@ type Options struct {
 	TempDir string
 	// Driver is "overlay" (the default) or "vfs".
 	Driver string
+	// AdditionalStores are graph roots of other tools, whose images are
+	// used and never changed. One that is not there is left out. They need the driver overlay.
+	AdditionalStores []string
 	// MaxLoadBytes bounds what one archive or one pulled image may unpack
 	// to, in bytes. Zero means [DefaultMaxLoadBytes].
 	MaxLoadBytes int64
@@ -91,7 +94,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		GraphRoot:          o.GraphRoot,
 		RunRoot:            o.RunRoot,
 		GraphDriverName:    o.Driver,
-		GraphDriverOptions: driverOptions(o.Driver),
+		GraphDriverOptions: s.driverOptions(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open image storage %s with driver %s: %w", o.GraphRoot, o.Driver, err)
@@ -148,11 +151,22 @@ func (o Options) withDefaults() (Options, error) {
 // for a package's purge. sync=filesystem makes a layer durable before it is
 // recorded as complete, so that power loss does not leave a layer that only
 // looks whole.
-func driverOptions(driver string) []string {
-	if driver != "overlay" {
+func (s *Store) driverOptions() []string {
+	if s.opts.Driver != "overlay" {
+		if len(s.opts.AdditionalStores) > 0 {
+			s.log.Warn("additional image stores are left out: they need the storage driver overlay", "stores", s.opts.AdditionalStores)
+		}
 		return nil
 	}
-	return []string{"overlay.skip_mount_home=true", "overlay.sync=filesystem"}
+	options := []string{"overlay.skip_mount_home=true", "overlay.sync=filesystem"}
+	for _, store := range s.opts.AdditionalStores {
+		if _, err := os.Stat(filepath.Join(store, "overlay-images")); err != nil {
+			s.log.Warn("an additional image store is left out until the next start", "store", store, "error", err)
+			continue
+		}
+		options = append(options, "overlay.imagestore="+store)
+	}
+	return options
 }
 
 // Driver is the name of the storage driver in use: "overlay" or "vfs".
