@@ -183,6 +183,7 @@ func (f *Forwarder) run(ctx context.Context) {
 	defer close(f.done)
 	defer f.end()
 	r := f.reader()
+	defer func() { _ = r.Close() }()
 	for ctx.Err() == nil {
 		c, err := r.Next(expired)
 		if errors.Is(err, context.Canceled) {
@@ -210,7 +211,7 @@ func (f *Forwarder) run(ctx context.Context) {
 func (f *Forwarder) reader() *output.Reader {
 	p := f.st.Position
 	p.Through = max(p.Record, 1)
-	return f.log.Reader(p)
+	return f.log.Reader(p).Yield() // a target that is slow or gone holds no container up
 }
 
 // next waits for what comes. When that takes a while, it does so without buffers.
@@ -223,7 +224,9 @@ func (f *Forwarder) next(ctx context.Context, r *output.Reader) (output.Chunk, *
 	}
 	f.target.rest()
 	f.file.buf = nil
-	r = f.reader()
+	next := f.reader() // before the other is closed, so that what comes is kept all the time
+	_ = r.Close()
+	r = next
 	c, err = r.Next(ctx)
 	return c, r, err
 }

@@ -9,18 +9,22 @@
 // one source into the Log. A record is one entry of the index: which bytes of
 // which stream arrived at which time. A run lasts from one start of the
 // container to its exit. A Reader gives raw bytes in the order in which they
-// arrived, Lines gives whole lines as `docker logs` shows them.
+// arrived, Lines gives whole lines as `docker logs` shows them. A segment is a
+// stretch of the Log in files of its own; a part is one of these files. A notice
+// is what a reader has to know and no byte says.
 //
 // # On disk
 //
 //	<dir>/
-//	  stdout.0000000000000000   the bytes of standard output, nothing else
-//	  stderr.0000000000000000   the bytes of standard error
-//	  index.0000000000000000    32 byte records, append only (see record.go)
+//	  stdout.0000000000000000      the bytes of standard output, nothing else
+//	  stderr.0000000000000000      the bytes of standard error
+//	  index.0000000000000000       32 byte records, append only (see record.go)
+//	  stdout.0000000001312d00.zst  compressed (see packed.go); `zstdcat` reads it
+//	  *.new                        being made; means nothing after a crash
 //
 // The number in a name is where the file begins, in hexadecimal: the offset in
 // its stream of a data file's first byte, the number of the first record of an
-// index. Today there is one file of each, from 0; rotation adds others.
+// index. So positions mean the same however the Log is cut into segments.
 //
 // # A byte's way
 //
@@ -65,19 +69,66 @@
 // A console without an open slave answers EIO. That is a state, not the end: a
 // process that opens the slave later is heard again.
 //
+// # Rotation
+//
+// When the segment that is written has Options.MaxSize bytes, its index
+// included, the drain that finds it so begins the next one (rotate.go has the
+// steps, and what a SIGKILL leaves after each). All three files turn over
+// together, but a stream of which nothing came keeps its file. A segment may end
+// in the middle of a line; its index says so, and Lines do not begin with the
+// rest of a line whose beginning is gone.
+//
+// Of more than Options.MaxFiles segments the oldest go. One goroutine, tidy,
+// deletes them and compresses the closed ones, at the lowest priority, one file
+// at a time in the whole process. Files that a reader has open stay readable.
+//
 // # When the disk is full
 //
-// A drain never drops. Any error in writing is logged once, the write tried
-// again after a pause (Options.RetryPause), for as long as it takes; meanwhile
-// the container is held back by its full pipe, as a writer to a full disk is.
+// Any error in writing is logged once, and the write tried again after a pause
+// (Options.RetryPause), for as long as it takes. Meanwhile, as Options.OnFull
+// says, the container is held back by its full pipe, as a writer to a full disk
+// is, and nothing is lost; or the drain drops the oldest bytes of a pipe that is
+// more than half full. What it dropped it notes in the index, for which room is
+// reserved there: how many bytes of which stream, from when to when. Readers show
+// the notes as notices, and Options.OnIncident is told. A SIGKILL loses the count
+// of what was dropped since the last note, at most a minute's.
+//
+// With Options.NonBlocking nothing holds the container up: no full disk, no
+// reader. The buffer of Docker's max-buffer-size is the pipe.
+//
+// # What came late
+//
+// The time of a record is when its bytes were taken from the source. Of those
+// that lay there before the drain was (nobody drained: the daemon was away, and
+// no standby), and of those that Open found in a data file without a record, it
+// says too late a time. They are marked as such, and a reader is given both
+// bounds: Chunk.Time, and Chunk.After, the last moment at which something
+// is known to have drained: a note of a Close, or the record before. `docker logs -t`
+// shows the later one, which keeps times in order, and `--details` also the other.
 //
 // # Readers
 //
-// A reader owns its position and reads the files by itself. It never holds a
-// drain up: waking it is a send into its channel that cannot block. It sees a
+// A reader owns its position and reads the files by itself. Waking it is a send
+// into its channel that cannot block. It sees a
 // record only when the record is wholly in the index, so what it has handed
 // out is never taken back by a crash, and a Position saved before a SIGKILL is
 // good after it.
+//
+// What a reader has still to read rotation keeps for it, up to 64 MiB or as much
+// as it keeps anyway, whichever is more. Beyond that the container is slowed to
+// the reader's pace: Log.rotate is the one place for that. But a reader that has
+// not moved for ten seconds, or that yields (forwarders do), or any with
+// NonBlocking, is given up instead: it goes on at the oldest that is left, with a
+// notice of how much it has missed. A reader that was closed, has come to its end,
+// or that nobody has any more keeps nothing. For ten seconds after Open everything
+// is kept (up to the same bound), for the sessions of the process before.
+//
+// # Damage
+//
+// What somebody has cut, garbled or thrown away is read up to there, and then
+// a *DamageError says where that is. From the other end (Tail) it is read as far
+// back. An Open never changes closed segments, except that it finishes what a
+// process that died had begun.
 //
 // # Runs
 //
@@ -94,15 +145,17 @@
 // Lines belongs to one goroutine; there may be any number of them.
 //
 // Every drain is a goroutine that the Log starts and ends: StopDrains and
-// Close return when they are gone. There is no other goroutine. The Log owns
-// the descriptors of its files and, from Drain on, of the sources. One process
-// at a time has a Log open (flock(2) on the index): ErrBusy tells a second.
+// Close return when they are gone. So is tidy, which is there while there is
+// something to tidy up, and ends at the latest with Close or Retire. The Log owns
+// the descriptors of its files and, from Drain on, of the sources; of closed
+// segments, readers have those that they need open. One process at a time has a
+// Log open (flock(2) on the directory): ErrBusy tells a second.
 //
 // What a source's raw descriptor number is used for, is used under stream.mu
 // and not after source.gone is set there; only then is the file closed, and
 // without the lock, for closing waits for who is using it.
 //
 // Locks, in the order in which they are taken: stream.mu (one write to a data
-// file and its record), Log.appendMu (the order of the index), Log.mu (what is
+// file and its record; rotation takes both), Log.appendMu (the order of the index), Log.mu (what is
 // published; never held over a system call). Log.sourcesMu stands before all.
 package output

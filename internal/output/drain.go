@@ -3,7 +3,6 @@ package output
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -58,6 +57,7 @@ type source struct {
 
 	// Guarded by stream.mu:
 	held []byte // Console: what of buf is not in the file yet
+	away int64  // how many of the bytes to come were there before the drain was
 	gone bool   // the descriptors may be closed: hands off
 
 	pump func(fd uintptr) bool // s.drainSome, bound once, as it would be allocated each time
@@ -142,6 +142,9 @@ func (l *Log) start(s Stream, d *source, pipe bool) (err error) {
 		}
 		d.row.full = size / 2
 	}
+	if d.away, err = d.waiting(); err != nil {
+		return err
+	}
 	d.stream = l.stream(s)
 	d.pump = d.drainSome
 	d.quit, d.done = make(chan struct{}), make(chan struct{})
@@ -154,6 +157,20 @@ func (l *Log) start(s Stream, d *source, pipe bool) (err error) {
 	l.sources[d] = struct{}{}
 	go d.run()
 	return nil
+}
+
+// waiting returns how many bytes lie in the source.
+func (s *source) waiting() (n int64, err error) {
+	var failed error
+	err = s.conn.Control(func(fd uintptr) {
+		var have, through int
+		have, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if s.via != nil && failed == nil {
+			through, failed = unix.IoctlGetInt(s.viaFD, unix.TIOCINQ)
+		}
+		n = int64(have + through)
+	})
+	return n, errors.Join(err, failed)
 }
 
 // checkSource verifies the flags that draining rests on.
@@ -226,15 +243,7 @@ func (s *source) run() {
 		if err == nil {
 			continue
 		}
-		if !s.bad {
-			s.bad = true
-			s.l.log.Error("cannot write output, the container is held back until it can be",
-				slog.String("stream", s.stream.id.String()), slog.Any("error", err))
-		}
-		select {
-		case <-s.quit:
-		case <-time.After(s.l.pause):
-		}
+		s.failed(err)
 	}
 }
 
@@ -242,19 +251,22 @@ func (s *source) run() {
 // source is readable. It is the hot path and allocates nothing.
 func (s *source) drainSome(fd uintptr) bool {
 	for !s.stop.Load() {
-		n, err := s.step(int(fd))
+		n, err := s.step(int(fd), true)
 		switch err {
 		case nil:
 			if pause := s.row.pause(n, time.Now()); pause > 0 {
 				time.Sleep(pause)
 			}
 			if s.bad {
-				s.bad = false
-				s.l.log.Info("output is written again",
-					slog.String("stream", s.stream.id.String()))
+				s.works()
 			}
 		case errEmpty: //nolint:errorlint // hot path, never wrapped
+			if s.bad {
+				s.works() // what could not be written was dropped, and that could be noted
+			}
 			return false
+		case errLag: //nolint:errorlint // hot path, never wrapped
+			time.Sleep(lagPause)
 		default:
 			s.err = err
 			return true
@@ -264,8 +276,18 @@ func (s *source) drainSome(fd uintptr) bool {
 }
 
 // settle carries over what lies in the source now, but not what a writer that
-// goes on adds: it always comes to an end.
+// goes on adds: it always comes to an end. What is to be dropped if it cannot
+// be written is dropped.
 func (s *source) settle() error {
+	err := s.settleKept()
+	if err != nil && !errors.Is(err, ErrClosed) && s.l.drops {
+		_ = s.conn.Control(func(fd uintptr) { s.relieve(int(fd), true) }) // as in settleKept
+		return nil
+	}
+	return err
+}
+
+func (s *source) settleKept() error {
 	var failed error
 	// The one reason for not getting at the descriptor is that it is closed
 	// (internal/poll's error for that is not os.ErrClosed): StopDrains or Close
@@ -280,7 +302,7 @@ func (s *source) settle() error {
 			left = max(left, 1)
 		}
 		for left > 0 {
-			n, err := s.step(int(fd))
+			n, err := s.step(int(fd), false)
 			if err == errEmpty { //nolint:errorlint // never wrapped
 				return
 			}
@@ -294,8 +316,9 @@ func (s *source) settle() error {
 	return failed
 }
 
-// stopDrains ends all drains and closes their sources.
-func (l *Log) stopDrains(forGood bool) error {
+// stopDrains ends all drains and closes their sources; drained says that there
+// were any.
+func (l *Log) stopDrains(forGood bool) (drained bool, err error) {
 	l.sourcesMu.Lock()
 	defer l.sourcesMu.Unlock()
 	l.stopped = l.stopped || forGood
@@ -310,8 +333,9 @@ func (l *Log) stopDrains(forGood bool) error {
 		errs = append(errs, s.finish())
 		s.closeFiles() // without stream.mu: Close waits for who is in Control, and who is there may wait for that
 		delete(l.sources, s)
+		drained = true
 	}
-	return errors.Join(errs...)
+	return drained, errors.Join(errs...)
 }
 
 // finish writes what a console has given and the store has not taken. EndRun
@@ -332,4 +356,7 @@ func (s *source) finish() error {
 // StopDrains ends the drains and closes the sources, once the container is
 // gone for good. What is in them and nobody else holds is lost: EndRun comes
 // before. Drain can be called again afterwards.
-func (l *Log) StopDrains() error { return l.stopDrains(false) }
+func (l *Log) StopDrains() error {
+	_, err := l.stopDrains(false)
+	return err
+}

@@ -286,7 +286,7 @@ func TestDrainAllocatesNothing(t *testing.T) {
 	allocs := testing.AllocsPerRun(200, func() {
 		l.waiters = append(l.waiters, wake)
 		_, _ = unix.Write(fd, line)
-		if n, err := s.step(fd); n != len(line) || err != nil {
+		if n, err := s.step(fd, true); n != len(line) || err != nil {
 			panic(err)
 		}
 		<-wake

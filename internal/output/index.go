@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // commit writes the records for what is in st's file and not yet in the index:
@@ -40,12 +43,27 @@ func (l *Log) mark(flags uint8) error {
 	return l.appendLocked(record{time: l.now().UnixNano(), flags: flags})
 }
 
+// note writes a note, of now.
+func (l *Log) note(r record) error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	r.time = l.now().UnixNano()
+	if l.running {
+		r.flags = flagRunning
+	}
+	return l.appendLocked(r)
+}
+
 // appendLocked puts r, its places filled in, behind the last record and
 // publishes it. The caller holds appendMu. It allocates nothing.
 func (l *Log) appendLocked(r record) error {
 	r.at = l.ends
 	r.encode(l.buf[:])
-	if _, err := l.index.WriteAt(l.buf[:], l.count*recordSize); err != nil {
+	off := l.count*recordSize - l.indexBase
+	if off+noteRoom/2 > l.promised {
+		l.promise(off)
+	}
+	if _, err := l.index.WriteAt(l.buf[:], off); err != nil {
 		if errors.Is(err, os.ErrClosed) {
 			return ErrClosed
 		}
@@ -53,6 +71,7 @@ func (l *Log) appendLocked(r record) error {
 		// by Open if there is none.
 		return err
 	}
+	l.used.Add(recordSize + r.length)
 	l.mu.Lock()
 	l.count++
 	l.ends = r.after()
@@ -60,6 +79,15 @@ func (l *Log) appendLocked(r record) error {
 	l.wakeLocked()
 	l.mu.Unlock()
 	return nil
+}
+
+// promise has the file system promise room for records from off on, so that a
+// full disk does not keep the last ones from being written: those that say what
+// was dropped. Where it cannot promise they wait for room. The caller holds
+// appendMu.
+func (l *Log) promise(off int64) {
+	l.promised = off + noteRoom // not asked again for each record where it is refused
+	_ = unix.Fallocate(int(l.index.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, noteRoom)
 }
 
 // wakeLocked wakes who waits. The caller holds mu. It cannot block: a waiter
@@ -113,38 +141,47 @@ const cursorRecords = 128
 
 // A cursor reads records by number, some at a time.
 type cursor struct {
-	l     *Log
+	v     *view
 	buf   []byte // of cursorRecords, made when first needed
 	first int64  // number of the first record in buf
 	have  int64  // how many are in buf
 }
 
-// get returns record n, which must be below limit, the number of published
-// records. backwards says in which direction the caller goes.
-func (c *cursor) get(n, limit int64, backwards bool) (record, error) {
+// get returns record n of those in st. backwards says in which direction the
+// caller goes. errGone: rotation has removed it.
+func (c *cursor) get(st *state, n int64, backwards bool) (record, error) {
 	if n < c.first || n >= c.first+c.have {
-		if err := c.fill(n, limit, backwards); err != nil {
+		if err := c.fill(st, n, backwards); err != nil {
 			return record{}, err
 		}
 	}
 	r, err := decode(c.buf[(n-c.first)*recordSize:][:recordSize])
 	if err != nil {
-		return record{}, c.l.damage(n, err)
+		return record{}, c.v.l.damage(n, err)
 	}
 	return r, nil
 }
 
-func (c *cursor) fill(n, limit int64, backwards bool) error {
+func (c *cursor) fill(st *state, n int64, backwards bool) error {
 	if c.buf == nil {
 		c.buf = make([]byte, cursorRecords*recordSize)
 	}
-	first, last := n, min(limit, n+cursorRecords)
+	first, last := n, min(st.count, n+cursorRecords)
 	if backwards {
-		first, last = max(0, n+1-cursorRecords), n+1
+		first, last = max(st.segs[0].first(), n+1-cursorRecords), n+1
 	}
 	c.have = 0
-	if _, err := c.l.index.ReadAt(c.buf[:(last-first)*recordSize], first*recordSize); err != nil {
-		return c.l.readError(n, err)
+	if n < st.segs[0].first() {
+		return errGone
+	}
+	// Of one segment only: another one's damage is not this record's.
+	k := st.segs.find(indexSlot, n*recordSize)
+	first = max(first, st.segs[k].first())
+	if k+1 < len(st.segs) {
+		last = min(last, st.segs[k+1].first())
+	}
+	if err := c.v.read(st.segs, indexSlot, c.buf[:(last-first)*recordSize], first*recordSize); err != nil {
+		return c.v.l.readError(n, err)
 	}
 	c.first, c.have = first, last-first
 	return nil
@@ -160,21 +197,21 @@ func (l *Log) readError(n int64, err error) error {
 	switch {
 	case errors.Is(err, os.ErrClosed):
 		return ErrClosed
-	case errors.Is(err, io.EOF):
-		return l.damage(n, io.ErrUnexpectedEOF) // somebody has cut the file
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, fs.ErrNotExist), errors.Is(err, errPacked):
+		return l.damage(n, err) // somebody has cut the file, or more
 	default:
 		return err
 	}
 }
 
 // find returns the number of the first record that ends behind byte off of
-// stream s, or limit when there is none. It steps over damage as far as the
+// stream s, or st.count when there is none. It steps over damage as far as the
 // records around it allow; else it returns the first damaged one.
-func (l *Log) find(s Stream, off, limit int64) (int64, error) {
-	lo, hi := int64(0), limit
+func (v *view) find(st *state, s Stream, off int64) (int64, error) {
+	lo, hi := st.segs[0].first(), st.count
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		rec, n, err := l.sound(mid, hi)
+		rec, n, err := v.sound(st, mid, hi)
 		switch {
 		case err != nil:
 			return 0, err
@@ -186,24 +223,56 @@ func (l *Log) find(s Stream, off, limit int64) (int64, error) {
 			lo = n + 1
 		}
 	}
-	rec, n, err := l.sound(lo, limit)
-	if err == nil && n < limit && rec.at[s.slot()] <= off {
+	rec, n, err := v.sound(st, lo, st.count)
+	if err == nil && n < st.count && rec.at[s.slot()] <= off {
 		return n, nil
 	}
 	return lo, err
 }
 
+// findTime returns the number of the first record of time t or later, or
+// st.count when there is none. Times are taken not to go backwards.
+func (v *view) findTime(st *state, t int64) (int64, error) {
+	lo, hi := st.segs[0].first(), st.count
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		rec, n, err := v.sound(st, mid, hi)
+		if err == nil && n < hi && rec.note == noteLostHigh { // it speaks of the past
+			rec, n, err = v.sound(st, n+1, hi)
+		}
+		switch {
+		case err != nil:
+			return 0, err
+		case n == hi, rec.time >= t:
+			hi = mid
+		default:
+			lo = n + 1
+		}
+	}
+	return lo, nil
+}
+
 // sound returns the first undamaged record from number n on, and its number:
 // limit when there is none before it.
-func (l *Log) sound(n, limit int64) (record, int64, error) {
+func (v *view) sound(st *state, n, limit int64) (record, int64, error) {
 	var buf [recordSize]byte
 	for ; n < limit; n++ {
-		if _, err := l.index.ReadAt(buf[:], n*recordSize); err != nil {
-			return record{}, n, l.readError(n, err)
+		err := v.read(st.segs, indexSlot, buf[:], n*recordSize)
+		var damaged *DamageError
+		if err = v.l.readError(n, err); errors.As(err, &damaged) {
+			// The rest of this file is not there.
+			if k := st.segs.find(indexSlot, n*recordSize); k >= 0 && k+1 < len(st.segs) {
+				n = st.segs[k+1].first() - 1
+				continue
+			}
+			return record{}, limit, nil
+		}
+		if err != nil {
+			return record{}, n, err
 		}
 		if r, err := decode(buf[:]); err == nil {
 			return r, n, nil
 		}
 	}
-	return record{}, limit, nil
+	return record{}, min(n, limit), nil
 }

@@ -34,7 +34,7 @@ func child(role string) int {
 
 // daemon drains until it is killed, or until its standard input ends.
 func daemon(role, dir string) error {
-	if role == "full" {
+	if role == "full" || role == "drop" {
 		// The nearest thing to a full disk that needs no root: files cannot grow
 		// past a limit, which the parent has lifted later.
 		signal.Ignore(unix.SIGXFSZ)
@@ -42,15 +42,16 @@ func daemon(role, dir string) error {
 			return err
 		}
 	}
-	l, err := Open(filepath.Join(dir, "log"), Options{
-		Log: slog.New(slog.NewTextHandler(os.Stdout, nil)), RetryPause: 20 * time.Millisecond,
-	})
+	o := roleOptions(role)
+	o.Log, o.RetryPause = slog.New(slog.NewTextHandler(os.Stdout, nil)), 20*time.Millisecond
+	o.OnIncident = func(i Incident) { fmt.Printf("incident %s %s %d\n", i.Kind, i.Stream, i.Bytes) }
+	l, err := Open(filepath.Join(dir, "log"), o)
 	if err != nil {
 		return err
 	}
 	console := os.NewFile(3, "console")
 	switch role {
-	case "drain", "full":
+	case "drain", "full", "drop", "rotate", "remove":
 		for _, s := range kept {
 			f, err := openFIFO(filepath.Join(dir, s.String()))
 			if err == nil {
@@ -88,6 +89,22 @@ func daemon(role, dir string) error {
 	}
 	return l.Close()
 }
+
+// roleOptions are those of the store that a child opens.
+func roleOptions(role string) Options {
+	switch role {
+	case "rotate":
+		return Options{MaxSize: 64 << 10, Compress: true}
+	case "remove":
+		return Options{MaxSize: 64 << 10, MaxFiles: 4, Compress: true}
+	case "drop":
+		return Options{OnFull: OnFullDrop}
+	default:
+		return Options{}
+	}
+}
+
+func mkfifo(path string) error { return unix.Mkfifo(path, 0o600) }
 
 func limitFiles(n uint64) error {
 	var r unix.Rlimit
@@ -286,11 +303,13 @@ func TestKill(t *testing.T) {
 func verifyIndex(t *testing.T, l *Log) (recovered int) {
 	t.Helper()
 	st := l.state()
-	c := cursor{l: l}
+	v := view{l: l}
+	defer v.close()
+	c := cursor{v: &v}
 	var at ends
 	var last int64
 	for n := range st.count {
-		r, err := c.get(n, st.count, false)
+		r, err := c.get(&st, n, false)
 		assert.NilError(t, err)
 		assert.Equal(t, r.at, at, "record %d", n)
 		assert.Assert(t, r.time >= last, "record %d is older than the one before", n)

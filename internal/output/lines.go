@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 )
 
@@ -31,6 +32,11 @@ type LinesOptions struct {
 	Follow         bool // go on at the end, as long as a run is going on
 	Timestamps     bool // each line begins with its time and a space
 
+	// Prefix stands in front of each line, behind its time; it ends with a space.
+	// With a prefix, a line whose time is when it was found (Chunk.After) also
+	// begins with written-after=TIME.
+	Prefix string
+
 	// Since and Until choose lines by time, both inclusive; zero: no bound.
 	// Times are taken not to go backwards: with the first bytes later than
 	// Until, reading ends.
@@ -42,6 +48,9 @@ type LinesOptions struct {
 
 	// From is where earlier Lines were (Lines.Position), instead of Tail.
 	From *LinesPosition
+
+	// Yield makes them never slow the container; see Reader.Yield.
+	Yield bool
 }
 
 // A LinesPosition is a place between lines. It may be saved and used in
@@ -53,7 +62,9 @@ type LinesPosition struct {
 	Limit   int64 `json:"limit"`   // of Lines that do not follow: the record that they end before; 0: all records of now
 }
 
-// Lines gives the lines of a Log. It needs no closing.
+// Lines gives the lines of a Log. What they have not read is kept for them, as
+// for a Reader, until their end or Close. A notice may be given again, or not at
+// all, by Lines that go on From a position.
 //
 // A line is given when it is complete, with its newline, so that those of two
 // streams never tear one another; lines stand in the order in which they
@@ -62,17 +73,21 @@ type LinesPosition struct {
 // line's time is when its first byte arrived.
 type Lines struct {
 	l       *Log
+	hold    *hold
 	o       LinesOptions
 	cursor  cursor
 	chain   chain
-	n       int64  // the record at hand, or to come
-	limit   int64  // without Follow: the record to stop before
-	through int64  // see Position
-	rec     record // at hand, or zero
+	n       int64     // the record at hand, or to come
+	limit   int64     // without Follow: the record to stop before
+	through int64     // see Position
+	rec     record    // at hand, or zero
+	after   time.Time // see Chunk.After; of rec
 	streams [2]lineStream
 	buf     []byte // window onto the record's bytes
 	win     []byte // what is left of it
 	out     []byte // a line with its time
+	lost    lostNotice
+	notices []Chunk // to be given next
 	wake    chan struct{}
 	damage  error // told at the end: counting back came to it
 	ended   bool  // only what is held is left to give
@@ -86,7 +101,8 @@ type lineStream struct {
 	held    []byte // the line so far, the bytes before pos
 	given   bool   // held was given: it is empty from the next look on
 	time    int64  // of the first byte held
-	newline bool   // there was a newline in this lineBlock
+	after   time.Time
+	newline bool // there was a newline in this lineBlock
 }
 
 // Lines returns the lines that o chooses. With Follow they go on from the
@@ -98,33 +114,55 @@ func (l *Log) Lines(o LinesOptions) (*Lines, error) {
 	if o.Tail < -1 {
 		return nil, fmt.Errorf("cannot read lines: the tail cannot be %d lines", o.Tail)
 	}
-	st := l.state()
+	h, st := l.newHold(o.Yield)
 	r := &Lines{
-		l: l, o: o, cursor: cursor{l: l}, wake: make(chan struct{}, 1),
+		l: l, hold: h, o: o, cursor: cursor{v: h.view}, wake: make(chan struct{}, 1),
 		limit: st.count, through: st.count, buf: make([]byte, l.scanBlock),
 	}
-	from, err := r.begin(st)
-	if err != nil {
+	runtime.AddCleanup(r, (*hold).release, h)
+	if err := r.start(st); err != nil {
+		h.release()
 		return nil, err
 	}
+	return r, nil
+}
+
+// start finds the place to begin at.
+func (r *Lines) start(st state) error {
+	from, err := r.begin(st)
+	if err != nil {
+		return err
+	}
+	oldest := st.segs[0].at()
 	first := st.count // the first record that is needed
 	for i, s := range kept {
 		ls := &r.streams[i]
-		ls.chosen = [2]bool{o.Stdout, o.Stderr}[i]
-		ls.pos = min(max(from[i], 0), st.ends[i])
+		ls.chosen = [2]bool{r.o.Stdout, r.o.Stderr}[i]
+		ls.pos = min(max(from[i], oldest[i]), st.ends[i])
 		// A line begins here: behind a newline, or else on a cut.
-		ls.newline = ls.pos%l.lineBlock != 0
+		ls.newline = ls.pos%r.l.lineBlock != 0
 		if !ls.chosen {
 			continue
 		}
-		n, err := l.find(s, ls.pos, st.count)
+		n, err := r.hold.view.find(&st, s, ls.pos)
 		if err != nil {
-			return nil, fmt.Errorf("cannot find where to begin: %w", err)
+			return fmt.Errorf("cannot find where to begin: %w", err)
 		}
 		first = min(first, n)
 	}
 	r.n = max(r.n, first)
-	return r, nil
+	r.hold.record.Store(r.n)
+	return nil
+}
+
+// Close ends the lines, if they have not come to their end: nothing is kept for
+// them any more. It belongs to the goroutine that calls Next.
+func (r *Lines) Close() error {
+	r.hold.release()
+	if r.err == nil {
+		r.err = ErrClosed
+	}
+	return nil
 }
 
 // begin says where the streams' first lines begin.
@@ -136,9 +174,11 @@ func (r *Lines) begin(st state) (ends, error) {
 		if f.Limit > 0 {
 			r.limit = min(f.Limit, st.count)
 		}
-		return ends{f.Stdout, f.Stderr}, nil
+		from := ends{f.Stdout, f.Stderr}
+		r.missed(&st, from)
+		return from, nil
 	}
-	t := tail{l: r.l, st: st, chosen: [2]bool{r.o.Stdout, r.o.Stderr}}
+	t := tail{l: r.l, view: r.hold.view, st: st, chosen: [2]bool{r.o.Stdout, r.o.Stderr}}
 	var from ends
 	var err error
 	if r.o.Tail >= 0 {
@@ -154,7 +194,67 @@ func (r *Lines) begin(st state) (ends, error) {
 		}
 		from[0], from[1] = max(from[0], since[0]), max(from[1], since[1])
 	}
+	for i := range from {
+		first, err := t.first(i)
+		if err != nil {
+			return from, err
+		}
+		from[i] = max(from[i], first)
+	}
 	return from, nil
+}
+
+// missed has a notice given if rotation has removed bytes of the chosen streams
+// behind from.
+func (r *Lines) missed(st *state, from ends) {
+	oldest, bytes := st.segs[0].at(), int64(0)
+	for i, chosen := range [2]bool{r.o.Stdout, r.o.Stderr} {
+		if chosen {
+			bytes += max(0, oldest[i]-from[i])
+		}
+	}
+	if bytes > 0 {
+		s := Stdout
+		if r.o.Stderr {
+			s = Stderr
+		}
+		r.notices = append(r.notices, missedNotice(s, bytes, r.l.now()))
+	}
+}
+
+// skip goes on at the oldest record that there is, after rotation has removed
+// what came next.
+func (r *Lines) skip() {
+	st := r.l.state()
+	var from ends
+	for i := range r.streams {
+		ls := &r.streams[i]
+		from[i] = ls.pos
+		if len(ls.held) > 0 && !ls.given { // the rest of the line is not to come
+			r.notices = append(r.notices, r.piece(i))
+		}
+	}
+	r.missed(&st, from)
+	oldest := st.segs[0].at()
+	for i := range r.streams {
+		ls := &r.streams[i]
+		*ls = lineStream{chosen: ls.chosen, pos: max(ls.pos, oldest[i]), newline: true}
+	}
+	r.n, r.rec, r.win, r.chain = st.segs[0].first(), record{}, nil, chain{}
+	r.hold.regain(&st)
+}
+
+// piece is what is held of stream i, as a line that has no end.
+func (r *Lines) piece(i int) Chunk {
+	ls := &r.streams[i]
+	c := ls.chunk(kept[i], append(bytes.Clone(ls.held), '\n'))
+	ls.held, ls.given = ls.held[:0], false
+	return c
+}
+
+// chunk is b as a line of the stream.
+func (ls *lineStream) chunk(s Stream, b []byte) Chunk {
+	return Chunk{Stream: s, Time: time.Unix(0, ls.time), After: ls.after, Data: b}
 }
 
 // Position returns the place behind the line that was given last.
@@ -181,7 +281,16 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 		defer cancel()
 		ctx = c
 	}
+	r.hold.steps.Add(1)
 	for r.err == nil {
+		if len(r.notices) > 0 {
+			c := r.notices[0]
+			r.notices = r.notices[1:]
+			if r.wanted(c.Time) {
+				return r.stamped(c), nil
+			}
+			continue
+		}
 		if c, ok := r.line(); ok {
 			if r.wanted(c.Time) {
 				return r.stamped(c), nil
@@ -194,6 +303,7 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 				if r.damage != nil {
 					r.err = r.damage
 				}
+				r.hold.release()
 			} else if r.wanted(c.Time) {
 				return r.stamped(c), nil
 			}
@@ -204,6 +314,8 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			r.ended = true
+		case err == errGone: //nolint:errorlint // never wrapped
+			r.skip()
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			if context.Cause(ctx) != io.EOF { //nolint:errorlint // ours, from above
 				return Chunk{}, err
@@ -211,6 +323,7 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 			r.ended = true
 		default:
 			r.err = err
+			r.hold.release()
 		}
 	}
 	return Chunk{}, r.err
@@ -232,7 +345,7 @@ func (r *Lines) more(ctx context.Context) error {
 		}
 		return r.l.wait(ctx, r.wake, r.n)
 	}
-	rec, err := r.cursor.get(r.n, st.count, false)
+	rec, err := r.cursor.get(&st, r.n, false)
 	if err != nil {
 		return err
 	}
@@ -246,8 +359,29 @@ func (r *Lines) more(ctx context.Context) error {
 		return io.EOF
 	}
 	r.rec = rec
+	r.after = time.Time{}
+	if rec.late() {
+		r.after = r.cursor.writtenAfter(&st, r.n)
+	}
+	r.hold.record.Store(r.n)
 	r.n++
+	if rec.note != 0 {
+		r.notice(&rec)
+	}
 	return nil
+}
+
+// notice takes a note into what is given next. A line that has begun is given
+// as it is: its end may be what was dropped.
+func (r *Lines) notice(rec *record) {
+	c, ok := r.lost.take(rec)
+	if !ok || c.Stream == Stdin || !r.streams[c.Stream.slot()].chosen {
+		return
+	}
+	if ls := &r.streams[c.Stream.slot()]; len(ls.held) > 0 && !ls.given {
+		r.notices = append(r.notices, r.piece(c.Stream.slot()))
+	}
+	r.notices = append(r.notices, c)
 }
 
 // window reads what is still to be looked at of the record at hand.
@@ -266,7 +400,7 @@ func (r *Lines) window() (bool, error) {
 		return false, r.l.damage(r.n-1, errNotInLine) // a position from elsewhere
 	}
 	r.win = r.buf[:min(end-ls.pos, int64(len(r.buf)))]
-	if _, err := r.l.stream(r.rec.stream).file.ReadAt(r.win, ls.pos); err != nil {
+	if err := r.hold.view.read(r.l.state().segs, i, r.win, ls.pos); err != nil {
 		r.win = nil
 		return false, r.l.readError(r.n-1, err)
 	}
@@ -285,18 +419,18 @@ func (r *Lines) line() (Chunk, bool) {
 	}
 	for len(r.win) > 0 {
 		if len(ls.held) == 0 {
-			ls.time = r.rec.time
+			ls.time, ls.after = r.rec.time, r.after
 		}
 		n, ends := ls.look(r.win, r.l.lineBlock)
 		part := r.win[:n]
 		r.win = r.win[n:]
 		if ends && len(ls.held) == 0 {
-			return Chunk{Stream: r.rec.stream, Time: time.Unix(0, ls.time), Data: part}, true
+			return ls.chunk(r.rec.stream, part), true
 		}
 		ls.held = append(ls.held, part...)
 		if ends {
 			ls.given = true
-			return Chunk{Stream: r.rec.stream, Time: time.Unix(0, ls.time), Data: ls.held}, true
+			return ls.chunk(r.rec.stream, ls.held), true
 		}
 	}
 	return Chunk{}, false
@@ -328,7 +462,7 @@ func (r *Lines) rest() (Chunk, bool) {
 		ls := &r.streams[i]
 		if len(ls.held) > 0 && !ls.given {
 			ls.given = true
-			return Chunk{Stream: s, Time: time.Unix(0, ls.time), Data: ls.held}, true
+			return ls.chunk(s, ls.held), true
 		}
 	}
 	return Chunk{}, false
@@ -349,13 +483,24 @@ func (r *Lines) wanted(t time.Time) bool {
 	return (r.o.Since.IsZero() || !t.Before(r.o.Since)) && (r.o.Until.IsZero() || !t.After(r.o.Until))
 }
 
-// stamped puts the time in front, if asked for.
+// stamped puts in front what is asked for: the time, then the prefix.
 func (r *Lines) stamped(c Chunk) Chunk {
-	if r.o.Timestamps {
-		r.out = c.Time.UTC().AppendFormat(r.out[:0], timeFormat)
-		r.out = append(r.out, ' ')
-		r.out = append(r.out, c.Data...)
-		c.Data = r.out
+	if !r.o.Timestamps && r.o.Prefix == "" {
+		return c
 	}
+	r.out = r.out[:0]
+	if r.o.Timestamps {
+		r.out = append(c.Time.UTC().AppendFormat(r.out, timeFormat), ' ')
+	}
+	if r.o.Prefix != "" && !c.After.IsZero() {
+		r.out = append(r.out, "written-after="...)
+		r.out = c.After.UTC().AppendFormat(r.out, timeFormat)
+		if r.o.Prefix != " " {
+			r.out = append(r.out, ',')
+		}
+	}
+	r.out = append(r.out, r.o.Prefix...)
+	r.out = append(r.out, c.Data...)
+	c.Data = r.out
 	return c
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,53 +15,84 @@ import (
 
 // A Log is the output of one container. Make it with Open.
 type Log struct {
-	dir   string
-	log   *slog.Logger
-	pause time.Duration
-	now   func() time.Time
+	dir        string
+	log        *slog.Logger
+	pause      time.Duration
+	onIncident func(Incident)
+	now        func() time.Time
 
-	index   *os.File
+	maxSize     int64 // see Options
+	maxFiles    int
+	compress    bool
+	drops       bool
+	nonBlocking bool
+
+	lock    *os.File // the directory, with a lock that goes with the process
+	null    int      // where dropped bytes go; -1 without drops
 	streams [2]stream
 
-	// lineBlock and scanBlock are constants that tests make small; see lines.go.
-	lineBlock, scanBlock int64
+	// Constants that tests make small; see lines.go and rotate.go.
+	lineBlock, scanBlock, pinMax int64
+	stallTime                    time.Duration
 
 	// sourcesMu guards sources and stopped. Taken before every other lock.
 	sourcesMu sync.Mutex
 	sources   map[*source]struct{}
 	stopped   bool // Close was called: no more sources
 
-	// appendMu gives records their order. It guards buf and, together with mu,
-	// the writing of count, ends and running, which its holder may therefore
-	// read without mu. Held over the write of a record.
-	appendMu sync.Mutex
-	buf      [recordSize]byte
+	used atomic.Int64 // bytes in the segment that is written, those of its index included
+
+	// appendMu gives records their order. It guards what follows and, together
+	// with mu, the writing of segs, count, ends and running, which its holder may
+	// therefore read without mu. Held over the write of a record.
+	appendMu   sync.Mutex
+	buf        [recordSize]byte
+	index      *os.File // of the segment that is written
+	indexBase  int64    // where it begins, in bytes of the whole index
+	promised   int64    // up to where the file system has promised room for it, in bytes of the file
+	lineStarts [2]bool  // the segment's streams begin with a line
 
 	// mu guards what is published to readers. Never held over a system call.
 	mu      sync.Mutex
-	count   int64 // records in the index
+	segs    segments
+	count   int64 // records in the index, those that rotation has removed included
 	ends    ends  // how far they reach
 	running bool  // a run is going on
 	closed  bool
 	waiters []chan struct{} // of readers at the end, each with room for one token
+	holds   map[*hold]struct{}
+
+	// What tidy does. trash, tidying and tidyAgain are guarded by mu.
+	trash              segments
+	tidying, tidyAgain bool
+	work               sync.WaitGroup
+	leaving            chan struct{} // closed by end
+
+	shut atomic.Bool // Close was called: the files are closed
 }
 
-// A stream is one data file and where its next byte goes.
+// A stream is one kind of data file and where its next byte goes.
 type stream struct {
-	id   Stream
-	file *os.File
-	fd   int // of file; used by drains only, which end before file is closed
+	id Stream
 
 	// mu is held by whoever writes to file: for one write and its record.
-	mu  sync.Mutex
-	end int64 // size of file. Ahead of Log.ends when a record could not be written
-	off int64 // splice's own copy of end; a field so that it need not be allocated
-
+	mu       sync.Mutex
+	part     *part
+	file     *os.File // part's, and its descriptor
+	fd       int
+	base     int64 // where file begins in the stream
+	end      int64 // where it ends. Ahead of Log.ends when a record could not be written
+	off      int64 // splice's own offset; a field so that it need not be allocated
 	reserved int64 // consoles: up to where the file system has promised room
+	lost     lost
+	dropped  Incident // what was noted of lost since the store could not be written
+
+	droppedBytes atomic.Int64 // since Open
 }
 
 // state is what is published: a consistent view for a reader.
 type state struct {
+	segs    segments
 	count   int64
 	ends    ends
 	running bool
@@ -74,9 +105,10 @@ type state struct {
 // nothing changed, for the index of a later version.
 func Open(dir string, o Options) (_ *Log, err error) {
 	l := &Log{
-		dir: dir, log: o.Log, pause: o.RetryPause, now: time.Now,
-		lineBlock: lineBlock, scanBlock: scanBlock,
-		sources: map[*source]struct{}{},
+		dir: dir, log: o.Log, pause: o.RetryPause, onIncident: o.OnIncident, now: time.Now,
+		maxSize: o.MaxSize, maxFiles: o.MaxFiles, compress: o.Compress, drops: o.drops(), nonBlocking: o.NonBlocking,
+		lineBlock: lineBlock, scanBlock: scanBlock, pinMax: pinMax, stallTime: stallTime, null: -1,
+		sources: map[*source]struct{}{}, holds: map[*hold]struct{}{}, leaving: make(chan struct{}),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -93,23 +125,20 @@ func Open(dir string, o Options) (_ *Log, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if l.index, err = openFile(dir, "index"); err != nil {
+	if l.lock, err = os.Open(dir); err != nil {
 		return nil, err
 	}
 	// The lock goes with the process, however it ends.
-	if err := unix.Flock(int(l.index.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(l.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, ErrBusy
 		}
 		return nil, os.NewSyscallError("flock", err)
 	}
-	for i, id := range kept {
-		st := &l.streams[i]
-		st.id = id
-		if st.file, err = openFile(dir, id.String()); err != nil {
-			return nil, err
+	if l.drops {
+		if l.null, err = unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 		}
-		st.fd = int(st.file.Fd())
 	}
 	if err := l.recover(); err != nil {
 		return nil, err
@@ -117,17 +146,17 @@ func Open(dir string, o Options) (_ *Log, err error) {
 	return l, nil
 }
 
-// openFile opens the file of that kind that begins at 0. Not O_APPEND: splice
-// refuses it, and every write here names its place.
-func openFile(dir, kind string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s.%016x", kind, 0)), os.O_RDWR|os.O_CREATE, 0o600)
-}
-
 func (l *Log) closeFiles() {
-	for _, f := range []*os.File{l.streams[0].file, l.streams[1].file, l.index} {
-		if f != nil {
-			_ = f.Close() // written with write(2) alone: there is nothing left that could fail
+	if len(l.segs) > 0 {
+		for _, p := range l.segs[len(l.segs)-1].parts {
+			p.release()
 		}
+	}
+	if l.lock != nil {
+		_ = l.lock.Close() // and with it goes the lock
+	}
+	if l.null >= 0 {
+		_ = unix.Close(l.null)
 	}
 }
 
@@ -143,6 +172,7 @@ func (l *Log) Close() error {
 	// Nobody is in the middle of a marker either when the files go.
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
+	l.shut.Store(true)
 	l.closeFiles()
 	return err
 }
@@ -152,21 +182,42 @@ func (l *Log) Close() error {
 // deleted the files, and then ErrClosed. The descriptors go with the last of
 // them: nothing else has the Log then, and a file that nobody has is closed.
 func (l *Log) Retire() error {
-	_, err := l.end()
+	first, err := l.end()
+	if !first {
+		return err
+	}
+	l.mu.Lock()
+	segs, read := l.segs, len(l.holds) > 0
+	l.mu.Unlock()
+	if read {
+		for _, s := range segs[:len(segs)-1] {
+			for _, p := range s.parts {
+				err = errors.Join(err, p.acquire()) // and never released
+			}
+		}
+	}
 	return err
 }
 
-// end stops the drains, and lets readers that have read all know that nothing
-// more comes; first says that it is the first to do so.
+// end stops the drains and what tidies up, and lets readers that have read all
+// know that nothing more comes; first says that it is the first to do so.
 func (l *Log) end() (first bool, err error) {
-	err = l.stopDrains(true)
+	drained, err := l.stopDrains(true)
+	if drained {
+		// A Log that is full or damaged is left without it, and what comes next
+		// is less precise about when.
+		_ = l.note(record{note: noteLeft})
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
+		l.mu.Unlock()
 		return false, err
 	}
 	l.closed = true
 	l.wakeLocked()
+	close(l.leaving)
+	l.mu.Unlock()
+	l.work.Wait()
 	return true, err
 }
 
@@ -245,7 +296,12 @@ func (l *Log) Running() bool { return l.state().running }
 func (l *Log) state() state {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return state{count: l.count, ends: l.ends, running: l.running}
+	return l.stateLocked()
+}
+
+// stateLocked is state for who holds mu.
+func (l *Log) stateLocked() state {
+	return state{segs: l.segs, count: l.count, ends: l.ends, running: l.running}
 }
 
 func (l *Log) stream(s Stream) *stream { return &l.streams[s.slot()] }

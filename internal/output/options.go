@@ -89,7 +89,7 @@ func OptionNames() []string {
 // them. Options that OptionNames does not list are the log driver's, and left
 // alone. Errors are ErrInvalidArgument and name the option and what is right.
 //
-//	max-size         a size as 10m; 0 or -1: no rotation
+//	max-size         a size as 10m, of which 1k are 1000 bytes as with Docker; 0 or -1: no rotation
 //	max-file         a number from 1; with 1 nothing is kept of a full segment
 //	compress         true or false
 //	mode             blocking or non-blocking
@@ -112,7 +112,7 @@ func bad(name, value, right string) error {
 
 func parseRotation(o *Options, opts map[string]string) error {
 	if v, ok := opts[optMaxSize]; ok {
-		n, err := units.RAMInBytes(v)
+		n, err := units.FromHumanSize(v)
 		switch {
 		case v == "-1" || err == nil && n == 0:
 			o.MaxSize, o.MaxFiles = 0, 0

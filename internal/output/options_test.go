@@ -22,7 +22,7 @@ func TestParseOptions(t *testing.T) {
 	}{
 		{opts: "", want: DefaultOptions()},
 		{opts: "tag=x labels=y", want: DefaultOptions()},
-		{opts: "max-size=1m max-file=3 compress=false", want: with(func(o *Options) { o.MaxSize, o.MaxFiles, o.Compress = 1<<20, 3, false })},
+		{opts: "max-size=1m max-file=3 compress=false", want: with(func(o *Options) { o.MaxSize, o.MaxFiles, o.Compress = 1_000_000, 3, false })},
 		{opts: "max-size=-1 max-file=3", want: with(func(o *Options) { o.MaxSize, o.MaxFiles = 0, 0 })},
 		{opts: "max-size=0", want: with(func(o *Options) { o.MaxSize, o.MaxFiles = 0, 0 })},
 		{opts: "mode=blocking on-full=drop", want: with(func(o *Options) { o.OnFull = OnFullDrop })},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"time"
 )
 
@@ -20,6 +21,14 @@ type Chunk struct {
 	Stream Stream
 	Time   time.Time // when the bytes, or the first of the line, arrived
 	Data   []byte    // valid until the next call
+
+	// After is set where Time is when the bytes were found, after a time in which
+	// nobody took them: they were written between After and Time.
+	After time.Time
+
+	// Notice says that Data is not the container's, but a line of lrd's that says
+	// what is missing here.
+	Notice bool
 }
 
 // End returns the place behind everything that is there.
@@ -32,17 +41,21 @@ func (l *Log) End() Position {
 const readMax = 64 << 10
 
 // A Reader gives the bytes of a Log as they arrived, both streams in one
-// order. It needs no closing.
+// order. What it has not read is kept for it, within bounds (package doc), until
+// its end or Close.
 type Reader struct {
 	l       *Log
+	hold    *hold
 	cursor  cursor
 	chain   chain
 	n       int64  // number of the record at hand, or to come
 	done    int64  // how many of its bytes are given
 	rec     record // the record at hand
 	have    bool   // rec is record n
-	through int64  // see Position
-	until   int64  // record to stop before; -1: none
+	after   time.Time
+	through int64 // see Position
+	until   int64 // record to stop before; -1: none
+	lost    lostNotice
 	buf     []byte
 	wake    chan struct{}
 	err     error // final
@@ -71,21 +84,42 @@ func (c *chain) link(l *Log, n int64, r *record, limit ends) error {
 // It ends with the first run that ends from now on; with an earlier reader's
 // Position, that ends from when that reader was made.
 func (l *Log) Reader(from Position) *Reader {
-	st := l.state()
+	h, st := l.newHold(false)
 	r := &Reader{
-		l: l, cursor: cursor{l: l}, until: -1, wake: make(chan struct{}, 1),
+		l: l, hold: h, cursor: cursor{v: h.view}, until: -1, wake: make(chan struct{}, 1),
 		n: from.Record, done: from.Offset, through: from.Through,
 	}
+	runtime.AddCleanup(r, (*hold).release, h)
 	if r.through <= 0 {
 		r.through = st.count
 	}
-	if r.n < 0 || r.done < 0 {
-		r.n, r.done = 0, 0
+	if r.n < 0 || r.done < 0 || from == (Position{}) {
+		r.n, r.done = st.segs[0].first(), 0
 	}
 	if r.n > st.count {
 		r.n, r.done = st.count, 0 // the index was cut back: power was lost
 	}
+	h.record.Store(r.n)
 	return r
+}
+
+// Yield makes the reader one that never slows the container: if it falls too far
+// behind it misses what rotation removes. It returns the reader.
+func (r *Reader) Yield() *Reader {
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	r.hold.yields = true
+	return r
+}
+
+// Close ends the reader, if it has not come to its end: nothing is kept for it
+// any more. It belongs to the goroutine that calls Next.
+func (r *Reader) Close() error {
+	r.hold.release()
+	if r.err == nil {
+		r.err = ErrClosed
+	}
+	return nil
 }
 
 // Until makes the reader end with io.EOF where p is, at a boundary between two
@@ -109,12 +143,26 @@ func (r *Reader) Position() Position {
 // *DamageError means that the index cannot be read on. After these three it
 // returns the same for ever.
 func (r *Reader) Next(ctx context.Context) (Chunk, error) {
+	c, err := r.next(ctx)
+	if r.err != nil {
+		r.hold.release()
+	}
+	return c, err
+}
+
+func (r *Reader) next(ctx context.Context) (Chunk, error) {
+	r.hold.steps.Add(1)
 	for r.err == nil {
 		if r.have && r.done < r.rec.length {
-			return r.give()
+			c, err := r.give()
+			if err == errGone { //nolint:errorlint // never wrapped
+				return r.skip(), nil
+			}
+			return c, err
 		}
 		if r.have {
 			r.n, r.done, r.have = r.n+1, 0, false
+			r.hold.record.Store(r.n)
 		}
 		if r.until >= 0 && r.n >= r.until {
 			r.err = io.EOF
@@ -122,7 +170,17 @@ func (r *Reader) Next(ctx context.Context) (Chunk, error) {
 		}
 		st := r.l.state()
 		if r.n < st.count {
-			r.err = r.take(st)
+			err := r.take(&st)
+			if err == errGone { //nolint:errorlint // never wrapped
+				return r.skip(), nil
+			}
+			if r.err = err; err == nil && r.rec.note != 0 {
+				if c, ok := r.lost.take(&r.rec); ok {
+					c.Stream = Stderr
+					r.n, r.have = r.n+1, false
+					return c, nil
+				}
+			}
 			continue
 		}
 		if err := r.l.wait(ctx, r.wake, r.n); errors.Is(err, ErrClosed) {
@@ -134,9 +192,27 @@ func (r *Reader) Next(ctx context.Context) (Chunk, error) {
 	return Chunk{}, r.err
 }
 
+// skip goes on at the oldest record that there is, after rotation has removed
+// what the reader was at.
+func (r *Reader) skip() Chunk {
+	st := r.l.state()
+	missed := int64(0)
+	if r.chain.known {
+		at := st.segs[0].at()
+		missed = at[0] - r.chain.at[0] + at[1] - r.chain.at[1]
+		if r.have {
+			missed += r.rec.length - r.done
+		}
+	}
+	r.n, r.done, r.have = st.segs[0].first(), 0, false
+	r.chain = chain{}
+	r.hold.regain(&st)
+	return missedNotice(Stderr, missed, r.l.now())
+}
+
 // take makes record n the one at hand.
-func (r *Reader) take(st state) error {
-	rec, err := r.cursor.get(r.n, st.count, false)
+func (r *Reader) take(st *state) error {
+	rec, err := r.cursor.get(st, r.n, false)
 	if err != nil {
 		return err
 	}
@@ -145,6 +221,10 @@ func (r *Reader) take(st state) error {
 	}
 	if rec.flags&flagEnd != 0 && r.n >= r.through {
 		return io.EOF // n stays: the Position is before the end, and a reader from there ends too
+	}
+	r.after = time.Time{}
+	if rec.late() {
+		r.after = r.cursor.writtenAfter(st, r.n)
 	}
 	r.rec, r.have = rec, true
 	return nil
@@ -156,11 +236,13 @@ func (r *Reader) give() (Chunk, error) {
 		r.buf = make([]byte, readMax)
 	}
 	data := r.buf[:min(r.rec.length-r.done, readMax)]
-	at := r.rec.at[r.rec.stream.slot()] + r.done
-	if _, err := r.l.stream(r.rec.stream).file.ReadAt(data, at); err != nil {
+	slot := r.rec.stream.slot()
+	if err := r.hold.view.read(r.l.state().segs, slot, data, r.rec.at[slot]+r.done); err == errGone { //nolint:errorlint // never wrapped
+		return Chunk{}, err
+	} else if err != nil {
 		r.err = r.l.readError(r.n, err)
 		return Chunk{}, r.err
 	}
 	r.done += int64(len(data))
-	return Chunk{Stream: r.rec.stream, Time: time.Unix(0, r.rec.time), Data: data}, nil
+	return Chunk{Stream: r.rec.stream, Time: time.Unix(0, r.rec.time), After: r.after, Data: data}, nil
 }

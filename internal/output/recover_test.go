@@ -39,6 +39,10 @@ func TestRecord(t *testing.T) {
 		{time: 1, flags: flagBegin | flagRunning},
 		{time: -1, at: ends{1, maxOffset}, length: maxRecordLength, stream: Stderr, flags: flagMask},
 		{time: math.MaxInt64, at: ends{5, 0}, length: 1, stream: Stdout, flags: flagRecovered},
+		{time: 7, at: ends{5, 6}, note: noteSegment, value: 3, flags: flagRunning},
+		{time: 7, at: ends{5, 6}, note: noteLeft},
+		{time: 7, note: noteLostHigh, about: Stdout, value: 1},
+		{time: 8, note: noteLostLow, about: Stderr, value: maxRecordLength, flags: flagRunning},
 	} {
 		var b [recordSize]byte
 		r.encode(b[:])
@@ -102,10 +106,11 @@ func TestRecover(t *testing.T) {
 			stdout, stderr := raw(t, l.Reader(Position{}).Until(l.End()))
 			assert.Equal(t, stdout, tc.stdout)
 			assert.Equal(t, stderr, tc.stderr)
-			c := cursor{l: l}
+			c := cursor{v: &view{l: l}}
 			recovered := 0
-			for n := range l.state().count {
-				r, err := c.get(n, l.state().count, false)
+			st := l.state()
+			for n := range st.count {
+				r, err := c.get(&st, n, false)
 				assert.NilError(t, err)
 				if r.flags&flagRecovered != 0 {
 					recovered++
@@ -128,7 +133,9 @@ func TestRecoverMuch(t *testing.T) {
 	const much = 3*maxRecordLength + 5
 	assert.NilError(t, os.Truncate(filepath.Join(dir, "stderr.0000000000000000"), much))
 	l := open(t, dir)
-	assert.Equal(t, l.state(), state{count: 5, ends: ends{0, much}})
+	st := l.state()
+	assert.Equal(t, st.count, int64(5))
+	assert.Equal(t, st.ends, ends{0, much})
 }
 
 // TestLaterFormat: another version's index is left alone.
@@ -139,7 +146,7 @@ func TestLaterFormat(t *testing.T) {
 	assert.NilError(t, l.Close())
 	edit(t, indexFile(dir), func(b []byte) []byte {
 		last := b[len(b)-recordSize:]
-		last[27] |= 1 << formatShift
+		last[27] |= 2 << formatShift
 		signed(last)
 		return b
 	})
@@ -228,7 +235,7 @@ func FuzzIndex(f *testing.F) {
 		dir := t.TempDir()
 		index = bytes.Clone(index)
 		for i := 0; fix && i+recordSize <= len(index); i += recordSize {
-			index[i+27] &= 0x3f // not another format
+			index[i+27] &= 0x7f // no later format
 			signed(index[i:][:recordSize])
 		}
 		assert.NilError(t, os.WriteFile(indexFile(dir), index, 0o600))

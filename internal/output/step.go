@@ -7,35 +7,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// minRecord is the least that a record may have, however little is left of its
+// segment: a page.
+const minRecord = 4096
+
 // spliceFlags: never wait for the pipe, whatever its own flags say.
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
 // step carries over one lot of bytes: it returns how many, errEmpty, or an
 // error of the store. Everything that is known of bytes taken from the source
 // is written down when it gives stream.mu back, and that is where Close stops.
-func (s *source) step(fd int) (int, error) {
+// With patience, errLag says that a reader has to be waited for; without, the
+// segment grows past its size.
+func (s *source) step(fd int, patience bool) (int, error) {
+	if s.l.full() {
+		if err := s.l.rotate(); err != nil && (err != errLag || patience) { //nolint:errorlint // never wrapped
+			return 0, err
+		}
+	}
 	s.stream.mu.Lock()
 	defer s.stream.mu.Unlock()
 	if s.gone {
 		return 0, errEmpty
 	}
-	return s.take(fd)
+	n, err := s.take(fd)
+	if err == errEmpty { //nolint:errorlint // never wrapped
+		s.away = 0
+	}
+	return n, err
 }
 
 // spliceToFile moves bytes from a pipe to the data file and records them: a
 // FIFO's way. The caller holds stream.mu.
 func (s *source) spliceToFile(fd int) (int, error) {
 	st := s.stream
-	if err := s.l.commit(st, s.l.now, 0); err != nil { // nearly always nothing to do
+	if err := s.l.ready(st); err != nil {
 		return 0, err
 	}
+	most, flags := s.l.room(), uint8(0)
+	if s.away > 0 {
+		most, flags = min(most, s.away), flagAway
+	}
 	for {
-		st.off = st.end
-		n, err := unix.Splice(fd, nil, st.fd, &st.off, spliceMax, spliceFlags)
+		st.off = st.end - st.base
+		n, err := unix.Splice(fd, nil, st.fd, &st.off, int(most), spliceFlags)
 		switch {
 		case n > 0:
 			st.end += int64(n) //nolint:unconvert // an int where words have 32 bits
-			return int(n), s.l.commit(st, s.l.now, 0)
+			if s.away > 0 {
+				s.away -= int64(n) //nolint:unconvert // as above
+			}
+			return int(n), s.l.commit(st, s.l.now, flags)
 		case err == nil || err == unix.EAGAIN:
 			return 0, errEmpty
 		case err == unix.EINTR:
@@ -45,12 +67,30 @@ func (s *source) spliceToFile(fd int) (int, error) {
 	}
 }
 
+// ready writes down what there is still to be said of the stream before more
+// comes; nearly always nothing. The caller holds st.mu.
+func (l *Log) ready(st *stream) error {
+	if err := l.commit(st, l.now, 0); err != nil || st.lost.bytes == 0 {
+		return err
+	}
+	return l.noteLost(st)
+}
+
+// room is how many bytes the next record may have.
+func (l *Log) room() int64 {
+	if l.maxSize <= 0 {
+		return spliceMax
+	}
+	return min(spliceMax, max(l.maxSize-l.used.Load(), minRecord))
+}
+
 // writeFailed makes sure that the data file ends where the bytes that were
 // taken from the source end, since after a crash its size is the truth.
 func (s *source) writeFailed(call string, err error) error {
+	size := s.stream.end - s.stream.base
 	fi, statErr := s.stream.file.Stat()
-	if statErr == nil && fi.Size() > s.stream.end {
-		statErr = s.stream.file.Truncate(s.stream.end)
+	if statErr == nil && fi.Size() > size {
+		statErr = s.stream.file.Truncate(size)
 	}
 	return errors.Join(os.NewSyscallError(call, err), statErr)
 }
@@ -63,7 +103,7 @@ func (s *source) copyToFile(fd int) (int, error) {
 			return 0, err
 		}
 	}
-	if err := s.l.commit(s.stream, s.l.now, 0); err != nil {
+	if err := s.l.ready(s.stream); err != nil {
 		return 0, err
 	}
 	s.reserve()
@@ -95,7 +135,7 @@ func readSome(fd int, b []byte) (int, error) {
 func (s *source) putHeld() error {
 	st := s.stream
 	for len(s.held) > 0 {
-		n, err := unix.Pwrite(st.fd, s.held, st.end)
+		n, err := unix.Pwrite(st.fd, s.held, st.end-st.base)
 		switch {
 		case n > 0:
 			st.end += int64(n)
@@ -119,7 +159,7 @@ func (s *source) reserve() {
 	if st.reserved >= st.end+consoleMax {
 		return
 	}
-	if unix.Fallocate(st.fd, unix.FALLOC_FL_KEEP_SIZE, st.end, consoleReserve) == nil {
+	if unix.Fallocate(st.fd, unix.FALLOC_FL_KEEP_SIZE, st.end-st.base, consoleReserve) == nil {
 		st.reserved = st.end + consoleReserve
 	}
 }

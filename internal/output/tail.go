@@ -9,6 +9,7 @@ import (
 // what was published when it was made.
 type tail struct {
 	l      *Log
+	view   *view
 	st     state
 	chosen [2]bool
 	damage error // where counting back could not go on
@@ -52,10 +53,11 @@ func (t *tail) last(n int, open bool) (ends, error) {
 // count goes back over records and the lines that end in them until it has
 // seen n ends.
 func (t *tail) count(n int) (ends, error) {
-	c := cursor{l: t.l}
+	c := cursor{v: t.view}
 	at := t.st.ends // where the record before must end
-	for k := t.st.count - 1; k >= 0; k-- {
-		rec, err := c.get(k, t.st.count, true)
+	oldest := t.st.segs[0]
+	for k := t.st.count - 1; k >= oldest.first(); k-- {
+		rec, err := c.get(&t.st, k, true)
 		if err == nil && rec.after() != at {
 			err = t.l.damage(k, errNotInLine)
 		}
@@ -85,7 +87,7 @@ func (t *tail) count(n int) (ends, error) {
 			hi = e - 1
 		}
 	}
-	return ends{}, nil // all there is
+	return oldest.at(), nil // all there is
 }
 
 // cut returns the beginnings of the line that ends at e in stream i, and of
@@ -102,20 +104,21 @@ func (t *tail) cut(i int, e int64, at ends) (from ends, err error) {
 // since returns the places before which no line begins in a record of time t
 // or later, at the beginnings of lines.
 func (t *tail) since(at int64) (ends, error) {
-	c := cursor{l: t.l}
+	n, err := t.view.findTime(&t.st, at)
+	if err != nil {
+		return t.st.ends, err
+	}
 	from := t.st.ends
-	for n := range t.st.count {
-		rec, err := c.get(n, t.st.count, false)
+	if n < t.st.count {
+		c := cursor{v: t.view}
+		rec, err := c.get(&t.st, n, false)
 		if damaged := (*DamageError)(nil); errors.As(err, &damaged) {
-			return ends{}, nil // reading will come to it, and tell
+			return t.st.segs[0].at(), nil // reading will come to it, and tell
 		}
 		if err != nil {
 			return from, err
 		}
-		if rec.time >= at {
-			from = rec.at
-			break
-		}
+		from = rec.at
 	}
 	for i := range from {
 		start, err := t.lineStart(i, min(from[i], t.st.ends[i]))
@@ -138,12 +141,13 @@ func (t *tail) lineStart(i int, off int64) (int64, error) {
 // there is one, else lo.
 func (t *tail) lastEnd(i int, lo, hi int64) (int64, bool, error) {
 	block := t.l.lineBlock
+	lo = max(lo, t.st.segs[0].begin[i])
 	for hi > lo {
 		b, at, err := t.lines.before(t, i, hi, t.st.ends[i])
 		if err != nil {
 			return lo, false, t.l.readError(-1, err)
 		}
-		if b[len(b)-1] != '\n' && hi%block == 0 {
+		if b[len(b)-1] != '\n' && hi%block == 0 && hi-block >= t.st.segs[0].begin[i] {
 			found, err := t.hasNewline(i, hi-block, hi)
 			if err != nil {
 				return lo, false, t.l.readError(-1, err)
@@ -178,6 +182,23 @@ func (t *tail) hasNewline(i int, lo, hi int64) (bool, error) {
 	return false, nil
 }
 
+// first returns where stream i's first whole line begins. Rotation takes no
+// account of lines, so the oldest may have lost its beginning.
+func (t *tail) first(i int) (int64, error) {
+	oldest := t.st.segs[0]
+	base := oldest.begin[i]
+	c := cursor{v: t.view}
+	rec, err := c.get(&t.st, oldest.first(), false)
+	if err != nil || base == 0 || rec.note != noteSegment || rec.value&(1<<i) != 0 {
+		return base, nil //nolint:nilerr // reading will come to it, and tell
+	}
+	b := make([]byte, min(t.l.scanBlock, t.st.ends[i]-base))
+	if err := t.view.read(t.st.segs, i, b, base); err != nil {
+		return base, t.l.readError(oldest.first(), err)
+	}
+	return base + int64(bytes.IndexByte(b, '\n')) + 1, nil // no newline, no line that was whole
+}
+
 // A window is one scanBlock of a stream, at a multiple of its size.
 type window struct {
 	buf    []byte
@@ -190,13 +211,19 @@ type window struct {
 func (w *window) before(t *tail, i int, hi, end int64) ([]byte, int64, error) {
 	size := t.l.scanBlock
 	at := (hi - 1) / size * size
+	// Of one segment only: another one's damage is not this place's.
+	k := t.st.segs.find(i, hi-1)
+	at = max(at, t.st.segs[k].begin[i])
+	if k+1 < len(t.st.segs) {
+		end = min(end, t.st.segs[k+1].begin[i])
+	}
 	if w.buf == nil {
 		w.buf = make([]byte, size)
 	}
 	if w.stream != i || w.at != at || w.n < hi-at {
 		w.n = 0
-		n := min(size, end-at)
-		if _, err := t.l.streams[i].file.ReadAt(w.buf[:n], at); err != nil {
+		n := min(size-at%size, end-at)
+		if err := t.view.read(t.st.segs, i, w.buf[:n], at); err != nil {
 			return nil, 0, err
 		}
 		w.stream, w.at, w.n = i, at, n

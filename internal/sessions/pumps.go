@@ -225,10 +225,13 @@ func (s *sink) flush() error {
 // loses nothing either; it doubles the one write(2) that was made and not yet on record, if it hits just then.
 // As a piece is no larger than what a unix socket takes at once, that is a whole piece: the stream stays well formed.
 func (r *run) output(ctx context.Context) {
+	s := r.streams
+	if o, ok := s.Output.(releaser); ok {
+		defer o.release()
+	}
 	if r.send() != nil {
 		return
 	}
-	s := r.streams
 	switch {
 	case r.state.get().over:
 		r.end(EndExited, nil)

@@ -20,10 +20,15 @@ type Placed interface {
 	Cursor() Cursor
 }
 
+// A releaser is a Source for which something is kept until it is released: what it has not read.
+type releaser interface{ release() }
+
 // FromReader makes a Placed of a container's raw output.
 func FromReader(r *output.Reader) Placed { return readerSource{r} }
 
 type readerSource struct{ *output.Reader }
+
+func (s readerSource) release() { _ = s.Close() }
 
 func (s readerSource) Cursor() Cursor {
 	p := s.Position()
@@ -39,6 +44,8 @@ func (c Cursor) ReaderPosition() output.Position {
 func FromLines(l *output.Lines) Placed { return linesSource{l} }
 
 type linesSource struct{ *output.Lines }
+
+func (s linesSource) release() { _ = s.Close() }
 
 func (s linesSource) Cursor() Cursor {
 	p := s.Position()
