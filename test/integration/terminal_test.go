@@ -69,6 +69,13 @@ func (l *lab) attach(name string) *terminal {
 	return tm
 }
 
+// text is all that was shown so far.
+func (tm *terminal) text() string {
+	tm.mu.Lock()
+	defer tm.mu.Unlock()
+	return tm.all.String()
+}
+
 // send types.
 func (tm *terminal) send(text string) {
 	tm.t.Helper()
@@ -122,7 +129,7 @@ func (tm *terminal) shell(command string) {
 			}
 		}
 		if time.Now().After(deadline) {
-			tm.t.Fatalf("no answer from the shell: %q", tm.all.String())
+			tm.t.Fatalf("no answer from the shell: %q", tm.text())
 		}
 	}
 }
