@@ -47,7 +47,7 @@ func (d *Drivers) counter(driver string) *atomic.Int64 {
 func (d *Drivers) target(o Options) (target, error) {
 	switch o.Driver {
 	case logopts.JSONFile:
-		return openJSONFile(LogPath(o.Driver, o.Dir, o.Info.ContainerID), o)
+		return newJSONFile(LogPath(o.Driver, o.Dir, o.Info.ContainerID), o)
 	case logopts.Journald:
 		return newJournal(&d.journal, o)
 	case logopts.Syslog:

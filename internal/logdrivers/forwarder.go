@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,8 @@ const (
 // A target is where entries go. It is used by one goroutine. What returns an
 // error is called again after a while, with the same.
 type target interface {
+	// open gets ready what has to be there from the container's start. It is called first.
+	open() error
 	// resume is called once, before the first entry: the ordinal in the state, and what the
 	// target has saved beside it. sending: more entries than those may have arrived.
 	resume(ctx context.Context, ordinal int64, saved json.RawMessage, sending bool) error
@@ -110,7 +113,8 @@ const stateName = "forward"
 
 // Start begins to carry on what is in log from where an earlier forwarder
 // stopped, and what comes. The caller stops it before it closes log. For a driver that
-// forwards nothing it returns nil, which has all methods.
+// forwards nothing it returns nil, which has all methods. The error is about the options alone:
+// what else does not work is tried again.
 func (d *Drivers) Start(log *output.Log, o Options) (*Forwarder, error) {
 	if !Forwards(o.Driver) {
 		return nil, nil
@@ -119,23 +123,22 @@ func (d *Drivers) Start(log *output.Log, o Options) (*Forwarder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the log driver %s: %w", o.Driver, err)
 	}
-	file, st, err := openState(filepath.Join(o.Dir, stateName))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot start the log driver %s: %w", o.Driver, err), t.close())
-	}
-	if st.Driver != o.Driver {
-		st = state{}
-	}
-	st.Version, st.Driver = stateVersion, o.Driver
-	st.Streams[0].stream, st.Streams[1].stream = output.Stdout, output.Stderr
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Forwarder{
-		log: log, o: o, counter: d.counter(o.Driver), cancel: cancel, done: make(chan struct{}),
-		file: file, st: st, target: t,
-	}
-	f.record.Store(st.Position.Record)
+	f := &Forwarder{log: log, o: o, counter: d.counter(o.Driver), cancel: cancel, done: make(chan struct{}), target: t}
 	go f.run(ctx)
 	return f, nil
+}
+
+// Check says whether a container with these options could be started here.
+func (d *Drivers) Check(o Options) error {
+	if !Forwards(o.Driver) {
+		return nil
+	}
+	if _, err := os.Stat(d.journal.socket); o.Driver == logopts.Journald && err != nil {
+		return fmt.Errorf("journald is not enabled on this host: %w", err)
+	}
+	_, err := d.target(o)
+	return err
 }
 
 // Stop ends the forwarder. What it has read and the target takes at once is delivered;
@@ -181,6 +184,9 @@ var expired = func() context.Context {
 // run is the forwarder's goroutine.
 func (f *Forwarder) run(ctx context.Context) {
 	defer close(f.done)
+	if !f.insist(ctx, f.open) {
+		return
+	}
 	defer f.end()
 	r := f.reader()
 	defer func() { _ = r.Close() }()
@@ -205,6 +211,25 @@ func (f *Forwarder) run(ctx context.Context) {
 			r = f.reader()
 		}
 	}
+}
+
+// open opens the target and the state. It may be called again.
+func (f *Forwarder) open() error {
+	if err := f.target.open(); err != nil {
+		return err
+	}
+	file, st, err := openState(filepath.Join(f.o.Dir, stateName))
+	if err != nil {
+		return errors.Join(err, f.target.close())
+	}
+	if st.Driver != f.o.Driver {
+		st = state{}
+	}
+	st.Version, st.Driver = stateVersion, f.o.Driver
+	st.Streams[0].stream, st.Streams[1].stream = output.Stdout, output.Stderr
+	f.file, f.st = file, st
+	f.record.Store(st.Position.Record)
+	return nil
 }
 
 // reader reads from where the forwarder is, to the next end of a run.

@@ -38,8 +38,7 @@ type jsonFileState struct {
 	Size  int64  `json:"size"`  // up to here it has what the state tells of
 }
 
-// openJSONFile opens the file, so that it is there from the container's start.
-func openJSONFile(path string, o Options) (*jsonFile, error) {
+func newJSONFile(path string, o Options) (*jsonFile, error) {
 	files, err := logopts.ParseFiles(o.Info.Config)
 	if err != nil {
 		return nil, err
@@ -54,11 +53,10 @@ func openJSONFile(path string, o Options) (*jsonFile, error) {
 			return nil, err
 		}
 	}
-	j := &jsonFile{path: path, files: files, enc: newJSONEncoder(text), log: o.Log}
-	return j, j.open()
+	return &jsonFile{path: path, files: files, enc: newJSONEncoder(text), log: o.Log}, nil
 }
 
-// open opens the file that is written to. Its mode is Docker's.
+// open opens the file that is written to, so that it is there from the container's start. Its mode is Docker's.
 func (j *jsonFile) open() error {
 	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {

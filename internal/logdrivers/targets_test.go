@@ -150,7 +150,10 @@ func TestNoForwarder(t *testing.T) {
 
 // BenchmarkJSONFile is what the driver takes per byte of the container's, in lines of 100.
 func BenchmarkJSONFile(b *testing.B) {
-	j, err := openJSONFile(filepath.Join(b.TempDir(), "log"), testOptions(logopts.JSONFile, b.TempDir(), nil))
+	j, err := newJSONFile(filepath.Join(b.TempDir(), "log"), testOptions(logopts.JSONFile, b.TempDir(), nil))
+	if err == nil {
+		err = j.open()
+	}
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,7 +14,8 @@
 // # Drivers
 //
 //	local      nothing besides the store: the default
-//	none       nothing, and `docker logs` is refused
+//	none       nothing, and `docker logs` is refused; the store has what
+//	           attached clients need
 //	json-file  the files that Docker's driver of that name writes
 //	journald   the journal of this machine
 //	syslog     a syslog server, here or elsewhere
@@ -25,8 +26,8 @@
 // # Sentences
 //
 // What is wrong with a driver or an option is said in Docker's words where
-// Docker has some, as scripts know them. Errors carry no kind: whoever asks knows
-// what a bad option means to its own caller.
+// Docker has some, as scripts know them. Errors carry no kind of errdefs: whoever asks
+// knows what a bad option means to its own caller.
 //
 // Everything here is a function of its arguments and safe for concurrent use.
 package logopts

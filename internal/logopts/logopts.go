@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+
+	"lrd/internal/output"
 )
 
 // The log drivers.
@@ -30,9 +32,9 @@ const PipeSize = "pipe-size"
 // check says what is wrong with the value of an option.
 type check func(value string) error
 
-// common are the options that every driver takes.
+// common are the options that every driver takes. Those of the store are checked by package output.
 var common = map[string]check{
-	PipeSize: pipeSize,
+	PipeSize: pipeSize, "mode": anything, "max-buffer-size": anything, "on-full": anything,
 }
 
 // attributes are the options that choose what an entry says of its container.
@@ -42,7 +44,7 @@ var attributes = map[string]check{
 
 // drivers are the options of each driver's own.
 var drivers = map[string]map[string]check{
-	Local:    {},
+	Local:    {"max-size": anything, "max-file": anything, "compress": anything}, // the store's
 	None:     {},
 	JSONFile: with(attributes, map[string]check{"max-size": positiveSize, "max-file": maxFile, "compress": boolean}),
 	Journald: attributes,
@@ -70,8 +72,17 @@ func Options() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Validate says what is wrong with a driver and its options: the first of the
-// options, in alphabetical order, or what does not fit together.
+// An OptionError says what is wrong with one option.
+type OptionError struct {
+	Option string // its name
+	text   string
+}
+
+// Error is the whole sentence.
+func (e *OptionError) Error() string { return e.text }
+
+// Validate says what is wrong with a driver and its options: with the first of the
+// options, in alphabetical order, as an *OptionError, or what does not fit together.
 func Validate(driver string, opts map[string]string) error {
 	own, ok := drivers[driver]
 	if !ok {
@@ -86,17 +97,58 @@ func Validate(driver string, opts map[string]string) error {
 			wrong, ok = common[name]
 		}
 		if !ok {
-			return fmt.Errorf("unknown log opt '%s' for %s log driver", name, driver)
+			return &OptionError{name, fmt.Sprintf("unknown log opt '%s' for %s log driver", name, driver)}
 		}
 		if err := wrong(opts[name]); err != nil {
-			return fmt.Errorf("log opt %s=%s: %w", name, opts[name], err)
+			return &OptionError{name, fmt.Sprintf("log opt %s=%s: %s", name, opts[name], err)}
 		}
 	}
-	if driver == JSONFile {
-		_, err := ParseFiles(opts)
-		return err
+	_, err := Store(driver, opts)
+	return err
+}
+
+const (
+	// A container whose output goes elsewhere has a store for clients that are attached, and for forwarders to
+	// read from. With json-file and max-size it keeps about as much as the files do, but not less than this in a segment.
+	leastSegment = 4 << 20
+
+	// noneSegment is a segment of a store that nobody reads later: clients that are attached read it at once.
+	noneSegment = 1 << 20
+)
+
+// Store returns how the store of a container with that driver and these options is kept.
+//
+//	local      as the options say; by default as Docker's driver local keeps its files
+//	json-file  as much as the files, all if these have no limit
+//	none       as little as attached clients need
+//	others     as local by default
+func Store(driver string, opts map[string]string) (output.Options, error) {
+	if driver == Local {
+		return output.ParseOptions(opts)
 	}
-	return nil
+	shared := map[string]string{}
+	for name := range common {
+		if v, ok := opts[name]; ok && driver != None {
+			shared[name] = v
+		}
+	}
+	o, err := output.ParseOptions(shared)
+	if err != nil {
+		return o, err
+	}
+	switch driver {
+	case None:
+		o.MaxSize, o.MaxFiles, o.Compress = noneSegment, 2, false
+	case JSONFile:
+		files, err := ParseFiles(opts)
+		if err != nil {
+			return o, err
+		}
+		if o.MaxFiles = 0; files.MaxSize > 0 {
+			o.MaxSize, o.MaxFiles = max(files.MaxSize, leastSegment), max(files.MaxFiles, 2)
+		}
+	}
+	return o, nil
 }
 
 // Files are the options of json-file that say how its files are turned over.

@@ -16,7 +16,9 @@ func TestValidate(t *testing.T) {
 	}{
 		{Local, nil, ""},
 		{Local, opts{"pipe-size": "256k"}, ""},
+		{Local, opts{"max-size": "10m", "max-file": "3", "compress": "false", "mode": "non-blocking", "max-buffer-size": "1m"}, ""},
 		{None, opts{"whatever": "x"}, ""},
+		{Journald, opts{"mode": "sometimes"}, "sometimes"},
 		{JSONFile, opts{"max-size": "10m", "max-file": "3", "compress": "true", "labels": "a,b", "env-regex": "^X", "tag": "{{.Name}}/{{.ID}}"}, ""},
 		{Journald, opts{"tag": `{{json .Name}} {{upper "a"}}`}, ""},
 		{Syslog, opts{"syslog-address": "tcp+tls://logs.example:6514", "syslog-facility": "23", "syslog-format": "rfc5424micro"}, ""},
@@ -80,4 +82,27 @@ func TestAttributes(t *testing.T) {
 	assert.NilError(t, err)
 	assert.DeepEqual(t, attrs, map[string]string{"team": "core", "tier": "front"})
 	assert.Equal(t, Details(nil), " ")
+}
+
+// TestStore: whatever the driver, the store is bounded as its user would expect.
+func TestStore(t *testing.T) {
+	type opts map[string]string
+	for _, c := range []struct {
+		driver string
+		opts   opts
+		size   int64
+		files  int
+	}{
+		{Local, nil, 20 << 20, 5},
+		{Local, opts{"max-size": "1m", "max-file": "2"}, 1 << 20, 2},
+		{JSONFile, nil, 20 << 20, 0},
+		{JSONFile, opts{"max-size": "10m", "max-file": "3"}, 10_000_000, 3},
+		{JSONFile, opts{"max-size": "1k"}, 4 << 20, 2},
+		{Journald, nil, 20 << 20, 5},
+		{None, opts{"max-size": "x"}, 1 << 20, 2},
+	} {
+		o, err := Store(c.driver, c.opts)
+		assert.NilError(t, err)
+		assert.Check(t, is.DeepEqual([2]int64{o.MaxSize, int64(o.MaxFiles)}, [2]int64{c.size, int64(c.files)}), "%s %v", c.driver, c.opts)
+	}
 }

@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"internal/handover": {"internal/output"},
 	// Parses, calls, answers. Not units or fdstore: the API knows nothing of systemd.
 	"internal/api": {
-		"internal/config", "internal/containers", "internal/events", "internal/images", "internal/networks", "internal/output",
+		"internal/config", "internal/containers", "internal/events", "internal/images", "internal/logopts", "internal/networks", "internal/output",
 		"internal/sessions", "internal/volumes",
 	},
 	// Declares what it needs of the others as small interfaces; imports them for their types.
@@ -29,6 +29,9 @@ var mayImport = map[string][]string{
 		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/images", "internal/networks", "internal/oci",
 		"internal/output", "internal/rootfs", "internal/units", "internal/volumes",
 	},
+	// The store's options are among a log's.
+	"internal/logopts": {"internal/output"},
+	"internal/config":  {"internal/logopts"},
 	// Read a store and deliver what is in it.
 	"internal/logdrivers": {"internal/logopts", "internal/output"},
 	// Knows only the configuration and the Reloaders that it is given.
