@@ -53,7 +53,7 @@ type ContainerViews interface {
 // ContainerStreams are what a client can follow. ctx bounds the stream.
 type ContainerStreams interface {
 	Attach(ctx context.Context, ref string, o containers.AttachOptions) (*containers.Attachment, error)
-	Logs(ctx context.Context, ref string, o output.LinesOptions) (lines containers.OutputReader, tty bool, err error)
+	Logs(ctx context.Context, ref string, o containers.LogsOptions) (lines containers.OutputReader, tty bool, err error)
 	Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error)
 	// Reading keeps a container that is removed automatically from that, until done is called.
 	Reading(ref string) (done func(), err error)

@@ -106,13 +106,12 @@ func (s *Server) resumeAttach(ctx context.Context, saved savedStream, at session
 	return streams, done, nil
 }
 
-func parseLogs(q *params) (output.LinesOptions, error) {
-	o := output.LinesOptions{
+func parseLogs(q *params) (containers.LogsOptions, error) {
+	o := containers.LogsOptions{Details: q.flag("details"), LinesOptions: output.LinesOptions{
 		Stdout: q.flag("stdout"), Stderr: q.flag("stderr"),
 		Follow: q.flag("follow"), Timestamps: q.flag("timestamps"),
 		Since: q.moment("since"), Until: q.moment("until"), Tail: q.tail("tail"),
-	}
-	q.flag("details") // known, and empty: lrd gives lines no extra attributes
+	}}
 	if q.err == nil && !o.Stdout && !o.Stderr {
 		q.fail("Bad parameters: you must choose at least one stream")
 	}

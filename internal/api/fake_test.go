@@ -378,14 +378,14 @@ func (f *fakeContainers) Attach(ctx context.Context, ref string, o containers.At
 	return a, nil
 }
 
-func (f *fakeContainers) Logs(_ context.Context, ref string, o output.LinesOptions) (containers.OutputReader, bool, error) {
+func (f *fakeContainers) Logs(_ context.Context, ref string, o containers.LogsOptions) (containers.OutputReader, bool, error) {
 	c, err := f.get(ref)
 	if err != nil {
 		return nil, false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.logs = o
+	f.logs = o.LinesOptions
 	return &fakeReader{log: c.log, follow: o.Follow}, c.req.Config.Tty, nil
 }
 

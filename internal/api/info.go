@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"lrd/internal/config"
+	"lrd/internal/logopts"
 )
 
 // goArch is this machine's architecture as images name it.
@@ -56,7 +57,7 @@ func (s *Server) systemInfo(r *request) (system.Info, error) {
 		Images:             images,
 		Driver:             s.Images.Driver(),
 		DriverStatus:       status,
-		Plugins:            system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"local", "none"}},
+		Plugins:            system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: logopts.Drivers()},
 		MemoryLimit:        cgroups["memory"],
 		SwapLimit:          cgroups["memory"],
 		CPUCfsPeriod:       cgroups["cpu"],

@@ -24,8 +24,8 @@ type realLogs struct {
 	log *output.Log
 }
 
-func (l realLogs) Logs(_ context.Context, _ string, o output.LinesOptions) (containers.OutputReader, bool, error) {
-	lines, err := l.log.Lines(o)
+func (l realLogs) Logs(_ context.Context, _ string, o containers.LogsOptions) (containers.OutputReader, bool, error) {
+	lines, err := l.log.Lines(o.LinesOptions)
 	return lines, true, err
 }
 

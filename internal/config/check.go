@@ -1,10 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"lrd/internal/logopts"
 )
 
 // errLiveRestoreSwarm is Docker's sentence, word for word (moby, daemon/config): people and tools search for it.
@@ -33,6 +36,14 @@ func (c *Config) check() (errs Errors) {
 	if s, ok := c.LogOpts[optPipeSize]; ok && !c.Origin("pipe-size").IsDefault() && c.OutputPipeSize() != c.PipeSize {
 		bad("log-opts."+optPipeSize, fmt.Sprintf("%s contradicts pipe-size = %s (%s)", quote(s), printSize(c.PipeSize), c.Origin("pipe-size")),
 			"to say it in one place only")
+	}
+	if err := logopts.Validate(c.LogDriver, c.LogOpts); err != nil {
+		key := "log-opts"
+		var option *logopts.OptionError
+		if errors.As(err, &option) {
+			key += "." + option.Option
+		}
+		bad(key, err.Error(), "the options of log-driver = "+quote(c.LogDriver))
 	}
 	if k, a, b := conflictingLabels(c.Labels); k != "" {
 		bad("labels", fmt.Sprintf("the label %s is both %s and %s", quote(k), quote(a), quote(b)), "each label once")

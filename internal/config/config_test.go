@@ -122,7 +122,7 @@ func TestAddFlags(t *testing.T) {
 func TestFromDocker(t *testing.T) {
 	toml, none, err := FromDocker([]byte(`{
 	"debug": true, "bip": "192.168.84.1/24", "storage-driver": "overlay2", "log-driver": "json-file",
-	"log-opts": {"max-size": "10m", "pipe-size": "65536"}, "default-runtime": "nvidia",
+	"log-opts": {"max-size": "10m", "max-file": 3, "gelf-address": "udp://x", "pipe-size": "65536"}, "default-runtime": "nvidia",
 	"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 64000}, "bad": {"Name": "bad", "Hard": 1, "Soft": 1}},
 	"runtimes": {"gone": {"path": "/usr/bin/gone", "runtimeArgs": ["-x"]}},
 	"hosts": ["fd://"], "pipe-size": 4096, "liverestore": true, "shutdown-timeout": 30, "mtu": "1500", "labels": ["a=1", "a=2"]
@@ -133,8 +133,11 @@ shutdown-timeout = "30s"
 debug = true
 storage-driver = "overlay"
 bip = "192.168.84.1/24"
+log-driver = "json-file"
 
 [log-opts]
+max-file = "3"
+max-size = "10m"
 pipe-size = "64k"
 
 [runtimes]
@@ -144,10 +147,10 @@ gone = { path = "/usr/bin/gone", runtimeArgs = ["-x"] }
 [default-ulimits]
 nofile = { soft = 64000, hard = 64000 }
 `))
-	for i, key := range []string{"default-runtime", "default-ulimits.bad", "hosts", "labels", "liverestore", "log-driver", "log-opts.max-size", "mtu", "pipe-size"} {
+	for i, key := range []string{"default-runtime", "default-ulimits.bad", "hosts", "labels", "liverestore", "log-opts.gelf-address", "mtu", "pipe-size"} {
 		assert.Check(t, i < len(none) && strings.HasPrefix(none[i], key+": "), "%s: %q", key, none)
 	}
-	assert.Check(t, is.Len(none, 9))
+	assert.Check(t, is.Len(none, 8))
 	assert.Check(t, slices.Contains(none, "liverestore: neither Docker nor lrd has this key; did you mean live-restore?"), "%q", none)
 	load(t, toml)
 }

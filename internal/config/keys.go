@@ -187,9 +187,11 @@ var table = []*Key{
 		binding: one(word("the name of one of the runtimes"), func(c *Config) *string { return &c.DefaultRuntime }, "crun"),
 	},
 	{
-		Name: "log-driver", Docker: true,
-		Doc: "Where the output of containers goes. `local` is lrd's own lossless store, from which `docker logs` and " +
-			"`docker attach` are served.",
+		Name: "log-driver", Docker: true, Reloadable: true,
+		Doc: "Where the output of new containers goes besides lrd's own lossless store, from which `docker logs` and " +
+			"`docker attach` are served whatever the driver. `local` is that store alone, which Docker's driver of the name is " +
+			"comparable to; `none` keeps nothing for `docker logs`. `json-file`, `journald` and `syslog` get each line once, also over a crash of lrd. " +
+			"Docker's default is `json-file`.",
 		binding: one(logDriver, func(c *Config) *string { return &c.LogDriver }, "local"),
 	},
 	{
@@ -236,8 +238,8 @@ var table = []*Key{
 	},
 	{
 		Name: "log-opts", Docker: true, Reloadable: true, Aliases: []string{"log-opt"},
-		Doc: "Options of the log driver for new containers. `local` knows `pipe-size`, which means the same as the key " +
-			"`pipe-size`; saying two different sizes is refused.",
+		Doc: "Options of that log driver for new containers, which `--log-opt` overrides one by one; not for containers that " +
+			"ask for another driver. `pipe-size` means the same as the key `pipe-size`; saying two different sizes is refused.",
 		binding: tableOf[string]{kind: logOpt, field: func(c *Config) *map[string]string { return &c.LogOpts }},
 	},
 	{

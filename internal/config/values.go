@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	units "github.com/docker/go-units"
+
+	"lrd/internal/logopts"
 )
 
 // This file holds the kinds of values that are one key's own.
@@ -20,17 +22,14 @@ var logLevels = map[string]slog.Level{
 	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }
 
-// optPipeSize is the only log option of the log driver "local" in this version.
-const optPipeSize = "pipe-size"
+// optPipeSize is the log option that means the same as a key.
+const optPipeSize = logopts.PipeSize
 
 // The kernel's own bounds for F_SETPIPE_SZ (fcntl(2)): one page, and the largest power of two that fits an int.
 const (
 	minPipe = 4 << 10
 	maxPipe = 1 << 30
 )
-
-// logDrivers are the drivers that work in this version.
-var logDrivers = []string{"local"}
 
 // rootDir is a directory of lrd's own.
 var rootDir = text(`the absolute path of a directory of lrd's own, like "/var/lib/lrd"`, func(s string) error {
@@ -82,9 +81,9 @@ var storageDriver = via(text(`"overlay" or "vfs"`, func(s string) error {
 	return s, nil
 }, func(s string) string { return s })
 
-var logDriver = text(strings.Join(mapped(logDrivers, quote), ", ")+" (the drivers of this version)", func(s string) error {
-	if !slices.Contains(logDrivers, s) {
-		return fmt.Errorf("the log driver %s does not work in this version of lrd", quote(s))
+var logDriver = text("one of "+strings.Join(mapped(logopts.Drivers(), quote), ", "), func(s string) error {
+	if !slices.Contains(logopts.Drivers(), s) {
+		return fmt.Errorf("lrd has no log driver %s", quote(s))
 	}
 	return nil
 })
@@ -231,25 +230,39 @@ func parseRuntime(name string, n *node) (r Runtime, faults []fault) {
 	return r, faults
 }
 
+// logOpt takes any option that a log driver has; whether it goes with the one that is configured, check says.
 var logOpt = entryKind[string]{
 	name: "string",
-	want: `pipe-size = "64k" (the only option of the driver "local")`,
+	want: `an option of the log driver, like max-size = "10m"`,
 	parse: func(name string, n *node) (string, []fault) {
-		if name != optPipeSize {
-			return "", []fault{{problem: "unknown log option" + didYouMean(name, []string{optPipeSize})}}
+		if !slices.Contains(logopts.Options(), name) {
+			return "", []fault{{problem: "unknown log option" + didYouMean(name, logopts.Options())}}
 		}
 		v := n.plain()
-		if s, ok := v.(string); ok {
-			v = asNumber(s) // Docker's log options are strings
+		if name == optPipeSize {
+			return logPipeSize(v)
 		}
-		k := size(minPipe, maxPipe, false)
-		bytes, err := k.parse(v)
-		if err != nil {
-			return "", []fault{{problem: err.Error(), want: k.want}}
+		switch v := v.(type) {
+		case string:
+			return v, nil
+		case int64, bool: // Docker's log options are strings; people write numbers
+			return fmt.Sprint(v), nil
 		}
-		return strings.Trim(printSize(bytes), `"`), nil
+		return "", []fault{{problem: "it is neither a string nor a number", want: "a string"}}
 	},
 	print: quote,
+}
+
+func logPipeSize(v any) (string, []fault) {
+	if s, ok := v.(string); ok {
+		v = asNumber(s)
+	}
+	k := size(minPipe, maxPipe, false)
+	bytes, err := k.parse(v)
+	if err != nil {
+		return "", []fault{{problem: err.Error(), want: k.want}}
+	}
+	return strings.Trim(printSize(bytes), `"`), nil
 }
 
 // ulimitNames are the limits that go-units, and with it `docker run --ulimit`, knows.

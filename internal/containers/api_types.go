@@ -114,3 +114,10 @@ type Attachment struct {
 type Counts struct {
 	Total, Running, Paused, Stopped int
 }
+
+// LogsOptions say which lines of a container's output, and how they are shown.
+type LogsOptions struct {
+	output.LinesOptions
+	// Details has each line begin with what the container's log options choose of it.
+	Details bool
+}

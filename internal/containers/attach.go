@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"lrd/internal/logopts"
 	"lrd/internal/output"
 )
 
@@ -64,18 +65,26 @@ func (c *Container) connected() bool {
 	return c.record.Run != nil && (!c.record.Config.Tty || c.streams.hasConsole() || c.status.Reason == "")
 }
 
-// Logs reads what a container has written, whole lines. Errors: ErrNotFound.
-func (m *Manager) Logs(_ context.Context, ref string, o output.LinesOptions) (lines OutputReader, tty bool, err error) {
+// Logs reads what a container has written, whole lines. Errors: ErrNotFound, ErrNotImplemented with the log driver none.
+func (m *Manager) Logs(_ context.Context, ref string, o LogsOptions) (lines OutputReader, tty bool, err error) {
 	c, err := m.find(ref)
 	if err != nil {
 		return nil, false, err
+	}
+	if c.logging.options.Driver == logopts.None {
+		return nil, false, refused(errdefs.ErrNotImplemented, "configured logging driver does not support reading")
+	}
+	if o.Details {
+		if o.Prefix, err = c.details(); err != nil {
+			return nil, false, err
+		}
 	}
 	out, err := c.output()
 	if err != nil {
 		return nil, false, err
 	}
 	r, _ := c.snapshot()
-	l, err := out.Lines(o)
+	l, err := out.Lines(o.LinesOptions)
 	if err != nil {
 		return nil, false, err
 	}

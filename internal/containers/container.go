@@ -43,8 +43,9 @@ type Container struct {
 	removeWhenRead bool
 	gone           bool // removed: nothing may be written any more
 
-	// streams and inbox have locks of their own.
+	// streams, logging and inbox have locks of their own.
 	streams *streams
+	logging logging
 	inbox   inbox
 
 	// foreign says that there is no Record that this version of lrd can read. Such
@@ -64,6 +65,7 @@ func (m *Manager) newContainer(r Record) *Container {
 		status:     r.Status.live(),
 		run:        run{exited: make(chan struct{})},
 	}
+	c.logging.options = m.logOptions(&r)
 	c.streams = &streams{id: c.id, dir: m.runDir(c.id), m: m, owner: c}
 	return c
 }
@@ -148,10 +150,6 @@ func (c *Container) output() (*output.Log, error) {
 // A Container is a streamOwner; see run.go for the rest of it.
 
 func (c *Container) logger(operation string) *slog.Logger { return c.m.logger(c.id, operation) }
-
-func (c *Container) openOutput() (*output.Log, error) {
-	return output.Open(c.m.outputDir(c.id), output.Options{Log: c.logger("output")})
-}
 
 // requireState is the one sentence for a move that the drawing above Status does not have.
 func requireState(r Record, s Status, action string, allowed ...container.ContainerState) error {

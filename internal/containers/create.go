@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
@@ -23,7 +22,6 @@ import (
 	"lrd/internal/images"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
-	"lrd/internal/output"
 )
 
 // Create makes a container and does not start it. Errors: ErrNotFound without
@@ -91,19 +89,17 @@ func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg 
 	if err := m.checkNetwork(&c, &h, req.NetworkingConfig); err != nil {
 		return Record{}, err
 	}
-	if err := checkLog(h.LogConfig); err != nil {
-		return Record{}, err
-	}
 	rt, err := resolveRuntime(h.Runtime, cfg)
 	if err != nil {
 		return Record{}, err
 	}
-	return Record{
+	r := Record{
 		ID: id, Name: strings.TrimPrefix(req.Name, "/"), Created: time.Now().UTC(),
 		Config: &c, HostConfig: &h, ImageID: img.ID.String(), Runtime: rt,
 		Home:   Home{StorageDriver: m.o.Images.Driver()},
 		Status: SavedStatus{State: container.StateCreated},
-	}, nil
+	}
+	return r, m.checkLog(&r)
 }
 
 // mergeImage fills in from the image what the request leaves open, as Docker does.
@@ -186,9 +182,7 @@ func mergeDefaults(c *container.Config, h *container.HostConfig, cfg *config.Con
 	if h.Runtime == "" {
 		h.Runtime = cfg.DefaultRuntime
 	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig = container.LogConfig{Type: cfg.LogDriver, Config: overlay(cfg.LogOpts, h.LogConfig.Config)}
-	}
+	h.LogConfig = mergeLog(h.LogConfig, cfg)
 	if cfg.NoNewPrivileges && !slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }) {
 		h.SecurityOpt = append(slices.Clone(h.SecurityOpt), "no-new-privileges")
 	}
@@ -240,39 +234,6 @@ func checkEndpoint(name string, e *network.EndpointSettings) error {
 		return refused(errdefs.ErrNotImplemented, "network %s: this version of lrd chooses the MAC address of a container itself", name)
 	}
 	return nil
-}
-
-// pipeSizeOpt is the log option that sets the size of a container's output pipes.
-const pipeSizeOpt = "pipe-size"
-
-// checkLog refuses log drivers and options that lrd does not have.
-func checkLog(l container.LogConfig) error {
-	if l.Type != "local" {
-		return refused(errdefs.ErrInvalidArgument, "log driver %q: this version of lrd has the driver local only", l.Type)
-	}
-	for key, value := range l.Config {
-		if key != pipeSizeOpt {
-			return refused(errdefs.ErrInvalidArgument, "unknown log opt '%s' for local log driver; this version of lrd has %s", key, pipeSizeOpt)
-		}
-		if n, err := units.RAMInBytes(value); err != nil || n < 0 {
-			return refused(errdefs.ErrInvalidArgument, "log opt %s=%s: want a size like 256k or 1m", key, value)
-		}
-	}
-	return nil
-}
-
-// pipeSize is how large a container's pipes are to be, in bytes. They hold what
-// the container writes while the daemon is away, so the default is the largest that the kernel gives.
-func pipeSize(r Record, cfg *config.Config) int {
-	if value, ok := r.HostConfig.LogConfig.Config[pipeSizeOpt]; ok {
-		if n, err := units.RAMInBytes(value); err == nil && n > 0 {
-			return int(n)
-		}
-	}
-	if n := int(cfg.OutputPipeSize()); n > 0 {
-		return n
-	}
-	return output.DefaultPipeSize()
 }
 
 // resolveRuntime finds the runtime that a name stands for.
@@ -383,6 +344,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	}
 	remove := name
 	if err = c.update(func(r *Record, _ *Status) { r.Name = name }); err == nil {
+		c.renamedLog(name)
 		remove = old
 	}
 	m.mu.Lock()

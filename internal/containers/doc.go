@@ -68,6 +68,7 @@
 //	<data-root>/containers/<id>/
 //	    record.json                  the Record
 //	    output/                      what the container wrote (package output)
+//	    forward  <id>-json.log*      its log driver's (package logdrivers)
 //	    execs/<id>/                  what a command wrote that has a client
 //	    hostname hosts resolv.conf   mounted into the container
 //	<exec-root>/containers/<id>/     one run; gone after a reboot
@@ -110,6 +111,11 @@
 // end of file when the client is done. Our ends are O_RDWR and O_NONBLOCK: they
 // show no end either. That a run is over is known from the unit, and then what is
 // left in the pipes is taken over until there is nothing more.
+//
+// A log driver other than local has a forwarder, one more reader of the store, which
+// begins when the store is opened and is stopped before it is closed. It never holds the container up, and
+// what it has not delivered it delivers under the next daemon, also if the container has ended by then.
+// Only a removal waits for it, some seconds.
 //
 // # Who does what, and locks
 //

@@ -114,6 +114,9 @@ func (e *Exec) openOutput() (*output.Log, error) {
 	return output.Open(e.outputDir(), output.Options{Log: e.logger("output")})
 }
 
+// closingOutput has nothing to do: what a command writes goes to its client alone.
+func (e *Exec) closingOutput() {}
+
 // outputDir is where the output is until it has been read. It is not below
 // ExecRoot, which is memory.
 func (e *Exec) outputDir() string { return filepath.Join(e.m.dataDir(e.c.id), "execs", e.id) }

@@ -138,7 +138,7 @@ func (w *world) heardOf(id string, want ...events.Action) {
 // logs is everything that a container has written to standard output.
 func (w *world) logs(id string) string {
 	w.t.Helper()
-	lines, _, err := w.m.Logs(w.t.Context(), id, output.LinesOptions{Stdout: true, Stderr: true, Tail: -1})
+	lines, _, err := w.m.Logs(w.t.Context(), id, LogsOptions{LinesOptions: output.LinesOptions{Stdout: true, Stderr: true, Tail: -1}})
 	assert.NilError(w.t, err)
 	var all []byte
 	for {

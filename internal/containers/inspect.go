@@ -19,6 +19,8 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
+	"lrd/internal/logdrivers"
+	"lrd/internal/logopts"
 	"lrd/internal/networks"
 )
 
@@ -49,7 +51,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container
 		ResolvConfPath:  filepath.Join(data, "resolv.conf"),
 		HostnamePath:    filepath.Join(data, "hostname"),
 		HostsPath:       filepath.Join(data, "hosts"),
-		LogPath:         m.outputDir(c.id),
+		LogPath:         m.logPath(&r),
 		Name:            "/" + r.Name,
 		RestartCount:    s.RestartCount,
 		Driver:          driver,
@@ -69,6 +71,15 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container
 		response.SizeRw, response.SizeRootFs = &rw, &root
 	}
 	return response, ctx.Err()
+}
+
+// logPath is the file, or for lrd's own driver the directory, that a container's output goes to.
+func (m *Manager) logPath(r *Record) string {
+	_, host := configs(*r)
+	if driver := host.LogConfig.Type; logdrivers.Forwards(driver) || driver == logopts.None {
+		return logdrivers.LogPath(driver, m.dataDir(r.ID), r.ID)
+	}
+	return m.outputDir(r.ID)
 }
 
 // configs are copies of a Record's configurations, empty ones if it could not be read.

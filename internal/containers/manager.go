@@ -18,6 +18,7 @@ import (
 	"lrd/internal/config"
 	"lrd/internal/fdstore"
 	"lrd/internal/images"
+	"lrd/internal/logdrivers"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
 	"lrd/internal/units"
@@ -86,6 +87,8 @@ type Options struct {
 	Volumes     Volumes
 	Events      Events
 	Machine     oci.Machine
+	// LogDrivers carries output on. Nil: New makes one.
+	LogDrivers *logdrivers.Drivers
 
 	// HandBack is the command that calls HandBack, with an absolute path; socket and names are added to it.
 	HandBack []string
@@ -123,6 +126,9 @@ type Manager struct {
 
 // New returns a Manager without any container. Call Restore next, then Run.
 func New(o Options) *Manager {
+	if o.LogDrivers == nil {
+		o.LogDrivers = logdrivers.New()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Manager{
 		o:       o,

@@ -113,6 +113,8 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 			return err
 		}
 	}
+	c.forwardRest(ctx)
+	c.closingOutput()
 	if out := c.streams.forget(); out != nil {
 		// A client that reads more slowly than the container wrote gets the rest: with --rm it has no other way to.
 		if err := out.Retire(); err != nil {

@@ -209,6 +209,7 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 	switch k.verdict.Action {
 	case Keep:
 		k.ends.close()
+		k.c.forwardBehind()
 		if s := k.c.Status(); s.State == container.StateExited && !s.StartedAt.IsZero() {
 			m.later(k.c, func(ctx context.Context) { m.autoRemove(ctx, k.c) }) // the daemon before came no further
 		}

@@ -110,6 +110,7 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	if err != nil {
 		return err
 	}
+	c.renewLog(out)
 	if err := out.BeginRun(); err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ type streams struct {
 type streamOwner interface {
 	// openOutput opens the store of what is written.
 	openOutput() (*output.Log, error)
+	// closingOutput is called before it is closed.
+	closingOutput()
 	// consoleStored takes note on disk that systemd's store has a console.
 	consoleStored()
 	// inputClosed takes note on disk that the input has ended.
@@ -266,6 +268,7 @@ func (s *streams) disconnect(ctx context.Context) error {
 func (s *streams) leave() error {
 	var err error
 	if out := s.opened(); out != nil {
+		s.owner.closingOutput()
 		err = out.Close()
 	}
 	return errors.Join(err, s.closeEnds())

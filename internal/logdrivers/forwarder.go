@@ -1,6 +1,7 @@
 package logdrivers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -188,7 +189,7 @@ func (f *Forwarder) run(ctx context.Context) {
 		return
 	}
 	defer f.end()
-	r := f.reader()
+	r := f.reader(nil)
 	defer func() { _ = r.Close() }()
 	for ctx.Err() == nil {
 		c, err := r.Next(expired)
@@ -199,16 +200,18 @@ func (f *Forwarder) run(ctx context.Context) {
 			c, r, err = f.next(ctx, r)
 		}
 		switch {
+		case err == nil && c.Notice:
+			f.notice(ctx, r.Position(), c)
 		case err == nil:
 			f.take(ctx, r.Position(), c)
 		case errors.Is(err, io.EOF):
 			f.endRun(ctx, r.Position())
-			r = f.reader()
+			r = f.reader(r)
 		case ctx.Err() != nil, errors.Is(err, output.ErrClosed):
 			return
 		default:
 			f.skip(err)
-			r = f.reader()
+			r = f.reader(r)
 		}
 	}
 }
@@ -232,11 +235,15 @@ func (f *Forwarder) open() error {
 	return nil
 }
 
-// reader reads from where the forwarder is, to the next end of a run.
-func (f *Forwarder) reader() *output.Reader {
+// reader reads from where the forwarder is, to the next end of a run. It ends the one before.
+func (f *Forwarder) reader(before *output.Reader) *output.Reader {
 	p := f.st.Position
 	p.Through = max(p.Record, 1)
-	return f.log.Reader(p).Yield() // a target that is slow or gone holds no container up
+	r := f.log.Reader(p).Yield() // a target that is slow or gone holds no container up
+	if before != nil {
+		_ = before.Close() // after the new one has begun, so that rotation does not come in between
+	}
+	return r
 }
 
 // next waits for what comes. When that takes a while, it does so without buffers.
@@ -249,7 +256,7 @@ func (f *Forwarder) next(ctx context.Context, r *output.Reader) (output.Chunk, *
 	}
 	f.target.rest()
 	f.file.buf = nil
-	next := f.reader() // before the other is closed, so that what comes is kept all the time
+	next := f.reader(r) // before the other is closed, so that what comes is kept all the time
 	_ = r.Close()
 	r = next
 	c, err = r.Next(ctx)
@@ -294,14 +301,37 @@ func (f *Forwarder) endRun(ctx context.Context, p output.Position) {
 	if !f.begin(ctx) {
 		return
 	}
+	if !f.addHeld(ctx) {
+		return
+	}
+	f.st.Position = output.Position{Record: p.Record + 1}
+	f.dirty = true
+	f.commit(ctx)
+}
+
+// addHeld gives the target the lines that have begun, as they are not going to be completed.
+func (f *Forwarder) addHeld(ctx context.Context) bool {
 	var e entry
 	for i := range f.st.Streams {
 		e.ordinal = f.st.Ordinal + 1
 		if f.st.Streams[i].end(&e) && !f.add(ctx, &e) {
-			return
+			return false
 		}
 	}
-	f.st.Position = output.Position{Record: p.Record + 1}
+	return true
+}
+
+// notice passes on what the store says of bytes that are missing here. It is
+// delivered at once: some of it cannot be made again.
+func (f *Forwarder) notice(ctx context.Context, after output.Position, c output.Chunk) {
+	if !f.begin(ctx) || !f.addHeld(ctx) {
+		return
+	}
+	e := entry{ordinal: f.st.Ordinal + 1, stream: c.Stream, time: c.Time, line: bytes.TrimSuffix(c.Data, []byte("\n"))}
+	if !f.add(ctx, &e) {
+		return
+	}
+	f.st.Position = output.Position{Record: after.Record, Offset: after.Offset}
 	f.dirty = true
 	f.commit(ctx)
 }

@@ -144,7 +144,8 @@ func Store(driver string, opts map[string]string) (output.Options, error) {
 		if err != nil {
 			return o, err
 		}
-		if o.MaxFiles = 0; files.MaxSize > 0 {
+		o.MaxFiles = 0
+		if files.MaxSize > 0 {
 			o.MaxSize, o.MaxFiles = max(files.MaxSize, leastSegment), max(files.MaxFiles, 2)
 		}
 	}
