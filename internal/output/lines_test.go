@@ -321,3 +321,22 @@ func TestFollowUntil(t *testing.T) {
 	assert.NilError(t, err)
 	assert.DeepEqual(t, read(t, r), []string{`1 stdout "a\n"`, `1 stdout "b"`})
 }
+
+// TestTailOfTheQuieter: the last lines of one stream are found behind many records of the other.
+func TestTailOfTheQuieter(t *testing.T) {
+	l := open(t, t.TempDir())
+	put(t, l, Stderr, 1, "first\nsecond\n")
+	for i := range 1000 {
+		put(t, l, Stdout, int64(2+i), "x\n")
+		if i == 300 {
+			put(t, l, Stderr, int64(2+i), "third\nfo")
+		}
+	}
+	put(t, l, Stderr, 2000, "urth\n")
+	for i := range 1000 {
+		put(t, l, Stdout, int64(2000+i), "y\n")
+	}
+	assert.Equal(t, chosen(t, l, LinesOptions{Stderr: true, Tail: 2}), "third\nfourth\n")
+	assert.Equal(t, chosen(t, l, LinesOptions{Stderr: true, Tail: 3}), "second\nthird\nfourth\n")
+	assert.Equal(t, chosen(t, l, LinesOptions{Stderr: true, Tail: 9}), "first\nsecond\nthird\nfourth\n")
+}

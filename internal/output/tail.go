@@ -56,9 +56,10 @@ func (t *tail) count(n int) (ends, error) {
 	c := cursor{v: t.view}
 	at := t.st.ends // where the record before must end
 	oldest := t.st.segs[0]
+	others, known := 0, true
 	for k := t.st.count - 1; k >= oldest.first(); k-- {
 		rec, err := c.get(&t.st, k, true)
-		if err == nil && rec.after() != at {
+		if err == nil && known && rec.after() != at {
 			err = t.l.damage(k, errNotInLine)
 		}
 		if damaged := (*DamageError)(nil); errors.As(err, &damaged) {
@@ -68,8 +69,22 @@ func (t *tail) count(n int) (ends, error) {
 		if err != nil {
 			return ends{}, err
 		}
-		at = rec.at
-		if rec.stream == Stdin || !t.chosen[rec.stream.slot()] {
+		at, known = rec.at, true
+		if rec.stream == Stdin {
+			continue
+		}
+		if !t.chosen[rec.stream.slot()] {
+			if others++; others%cursorRecords == 0 {
+				// The other stream may have much more: look for the last of this one.
+				chosen := 1 - rec.stream.slot()
+				last, err := t.view.find(&t.st, kept[chosen], at[chosen]-1)
+				if err != nil {
+					return ends{}, err
+				}
+				if last < k-1 { // else there is damage between, and it is gone through
+					k, known = last+1, false
+				}
+			}
 			continue
 		}
 		i := rec.stream.slot()
