@@ -1,7 +1,6 @@
 package containers
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -115,17 +114,17 @@ func readNumber(group fs.FS, name string) uint64 {
 	return n
 }
 
-// readTasks is how many tasks a control group has. Without the controller that
-// counts them they are there to be counted.
+// readTasks is how many tasks a control group has, or, without the controller
+// that counts them, how many processes are in it and in those below it.
 func readTasks(group fs.FS) uint64 {
 	if n := readNumber(group, "pids.current"); n > 0 {
 		return n
 	}
-	data, err := fs.ReadFile(group, "cgroup.threads")
+	pids, err := cgroupPIDs(group, ".")
 	if err != nil {
 		return 0
 	}
-	return uint64(bytes.Count(data, []byte("\n")))
+	return uint64(len(pids))
 }
 
 // parseIO reads io.stat: a line for each device, "8:0 rbytes=1 wbytes=2 …".

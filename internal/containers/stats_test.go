@@ -18,7 +18,7 @@ func TestReadGroup(t *testing.T) {
 		"cpu.stat":       "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnice_usec 0\nnr_periods 7\nnr_throttled 3\nthrottled_usec 5\n",
 		"memory.stat":    "anon 10\ninactive_file 20\n",
 		"memory.current": "100\n", "memory.max": "200\n", "memory.peak": "150\n", "memory.events": "low 0\noom 4\n",
-		"pids.current": "5\n", "pids.max": "max\n", "cgroup.threads": "1\n2\n",
+		"pids.current": "5\n", "pids.max": "max\n", "cgroup.procs": "", "payload/cgroup.procs": "1\n2\n",
 		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n253:1 \nnonsense\n9:3 wbytes=6 rbytes=5\n",
 	} {
 		group[name] = &fstest.MapFile{Data: []byte(text)}
