@@ -25,7 +25,7 @@ func TestManyContainers(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
 	begin := time.Now()
-	l.startMany("many", manyContainers)
+	l.startMany("many", manyContainers, "head", "-n", "1") // waits for a line and says it
 	t.Logf("%d containers created and started in %s", manyContainers, time.Since(begin).Round(time.Millisecond))
 	before := l.pids()
 	assert.Equal(t, len(before), manyContainers)
@@ -56,9 +56,9 @@ func TestManyContainers(t *testing.T) {
 	l.assertClean()
 }
 
-// startMany starts n containers that wait for a line and say it. Through the
-// library: three hundred docker clients would be most of the work.
-func (l *lab) startMany(prefix string, n int) {
+// startMany starts n containers with an input. Through the library: three
+// hundred docker clients would be most of the work.
+func (l *lab) startMany(prefix string, n int, cmd ...string) {
 	l.t.Helper()
 	c := l.client()
 	group, ctx := errgroup.WithContext(l.t.Context())
@@ -69,7 +69,7 @@ func (l *lab) startMany(prefix string, n int) {
 			made, err := c.ContainerCreate(ctx, client.ContainerCreateOptions{
 				Name: name,
 				Config: &container.Config{
-					Image: "busybox", Cmd: []string{"head", "-n", "1"},
+					Image: "busybox", Cmd: cmd,
 					OpenStdin: true, StdinOnce: true,
 				},
 				HostConfig: &container.HostConfig{NetworkMode: "none"},
