@@ -55,8 +55,9 @@ type ContainerStreams interface {
 	Attach(ctx context.Context, ref string, o containers.AttachOptions) (*containers.Attachment, error)
 	Logs(ctx context.Context, ref string, o containers.LogsOptions) (lines containers.OutputReader, tty bool, err error)
 	Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error)
-	// Reading keeps a container that is removed automatically from that, until done is called.
-	Reading(ref string) (done func(), err error)
+	// Reading keeps a container that is removed automatically from that, until done is called; or, if the reader is not
+	// attached to it, for a while.
+	Reading(ref string, attached bool) (done func(), err error)
 	Resize(ctx context.Context, ref string, height, width uint16) error
 }
 

@@ -87,7 +87,7 @@ func (s *Server) resumeAttach(ctx context.Context, saved savedStream, at session
 	}
 	from := at.ReaderPosition()
 	o.From = &from
-	done, err := s.Containers.Reading(saved.Container)
+	done, err := s.Containers.Reading(saved.Container, true)
 	if err != nil {
 		return sessions.Streams{}, nil, err
 	}
@@ -151,7 +151,7 @@ func (s *Server) resumeLogs(ctx context.Context, saved savedStream, at sessions.
 		return sessions.Streams{}, nil, err
 	}
 	o.From = at.LinesPosition()
-	done, err := s.Containers.Reading(saved.Container)
+	done, err := s.Containers.Reading(saved.Container, false)
 	if err != nil {
 		return sessions.Streams{}, nil, err
 	}

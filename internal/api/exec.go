@@ -64,8 +64,8 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 		return err
 	}
 	defer leave()
-	// A container that removes itself at its end waits until the client has read all.
-	read, err := s.Containers.Reading(e.ContainerID)
+	// A container that removes itself at its end waits a while for the client to read all.
+	read, err := s.Containers.Reading(e.ContainerID, false)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (s *Server) resumeExec(ctx context.Context, saved savedStream, at sessions.
 	if err != nil {
 		return sessions.Streams{}, nil, err
 	}
-	read, err := s.Containers.Reading(e.ContainerID)
+	read, err := s.Containers.Reading(e.ContainerID, false)
 	if err != nil {
 		return sessions.Streams{}, nil, err
 	}

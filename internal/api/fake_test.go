@@ -412,7 +412,7 @@ func (f *fakeContainers) Wait(ctx context.Context, ref string, _ container.WaitC
 	return ch, nil
 }
 
-func (f *fakeContainers) Reading(ref string) (func(), error) {
+func (f *fakeContainers) Reading(ref string, _ bool) (func(), error) {
 	_, err := f.get(ref)
 	return func() {}, err
 }

@@ -34,7 +34,7 @@ func (l realLogs) Inspect(context.Context, string, bool) (container.InspectRespo
 	return container.InspectResponse{ID: "c"}, nil
 }
 
-func (l realLogs) Reading(string) (func(), error) { return func() {}, nil }
+func (l realLogs) Reading(string, bool) (func(), error) { return func() {}, nil }
 
 // TestFollowedLinesArriveAtOnce: what a session asks of a reader with an expired context holds for the real one.
 func TestFollowedLinesArriveAtOnce(t *testing.T) {

@@ -71,7 +71,7 @@ func (s *Server) follow(r *request, kind string) (saved savedStream, read func(s
 	if err != nil {
 		return saved, nil, err
 	}
-	done, err := s.Containers.Reading(c.ID)
+	done, err := s.Containers.Reading(c.ID, kind == kindAttach)
 	if err != nil {
 		return saved, nil, err
 	}

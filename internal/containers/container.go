@@ -38,10 +38,12 @@ type Container struct {
 	run    run
 	// waiters wait for the container; see Wait.
 	waiters []*waiter
-	// readers of the output are served before an AutoRemove; removeWhenRead says that the last of them is waited for.
-	readers        int
-	removeWhenRead bool
-	gone           bool // removed: nothing may be written any more
+	// attached and followers are how many read the output, who are served before an AutoRemove; see Reading.
+	// removeWhenRead says that the removal waits for them, graceBegun for followers alone, and graceOver that it does not any more.
+	attached, followers                   int
+	removeWhenRead, graceBegun, graceOver bool
+
+	gone bool // removed: nothing may be written any more
 
 	// streams, logging and inbox have locks of their own.
 	streams *streams
