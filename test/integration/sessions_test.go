@@ -3,7 +3,7 @@
 package integration
 
 import (
-	"bytes"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"strings"
@@ -43,74 +43,149 @@ func (f *follower) ends(t *testing.T) (last, code int) {
 	return c.last, f.cmd.ProcessState.ExitCode()
 }
 
-const numbering = `i=0; trap 'stop=1' TERM; while [ -z "$stop" ]; do i=$((i + 1)); echo $i; read -t 0.001 nothing; done; exit 3`
+// gated makes lrd come back, when it has gone, no sooner than away lets it.
+func (l *lab) gated() {
+	l.t.Helper()
+	l.writeFile(gate, "")
+	l.writeFile("/run/systemd/system/lrd.service.d/gate.conf",
+		"[Service]\nExecStartPre=/bin/sh -c 'until [ -e "+gate+" ]; do sleep 0.02; done'\n")
+	l.exec("systemctl", "daemon-reload")
+}
 
-// TestEndWhileAway: a container ends while lrd is away. Its clients get the rest and the code.
+const gate = "/run/gate"
+
+// away is what happens between the end of one lrd and the start of the next. The lab is gated.
+func (l *lab) away(how string, meanwhile func()) {
+	l.t.Helper()
+	end := "systemctl restart --no-block lrd.service"
+	if how == "SIGKILL" {
+		end = "systemctl kill --signal=KILL --kill-who=main lrd.service"
+	}
+	l.exec("sh", "-ec", `rm `+gate+`; old=$(systemctl show --property=MainPID --value lrd.service); `+end+`
+		while kill -0 "$old" 2>/dev/null; do sleep 0.01; done`)
+	meanwhile()
+	l.exec("sh", "-ec", `: >`+gate+`; systemctl start lrd.service`)
+}
+
+// TestEndWhileAway: containers, and a command in one, end while lrd is away. Their clients get the rest and the code.
 func TestEndWhileAway(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
 	l.exec("mkdir", truth)
-	for _, rm := range []string{"--rm=false", "--rm=true"} {
-		name := "ends" + rm[5:]
-		f := l.follows("run", rm, "--name", name, "--network", "none", "--volume", truth+":/truth", "busybox", "sh", "-c",
-			"until [ -e /truth/go ]; do usleep 1000; done; seq 1 5000; touch /truth/gone; exit 9")
-		l.eventually(30*time.Second, "the container runs", func() bool { return strings.Contains(l.docker("ps"), name) })
-		waited := l.dockerCmd("wait", name)
-		var code bytes.Buffer
-		waited.Stdout = &code
+	l.gated()
+	volume := []string{"--network", "none", "--volume", truth + ":/truth"}
+	l.docker(append(append([]string{"run", "--detach", "--name", "box"}, volume...), "busybox", "sleep", "100000")...)
+	for _, how := range []string{"restart", "SIGKILL"} {
+		script := func(name string) []string {
+			return []string{"sh", "-c", "echo 1; until [ -e /truth/go ]; do usleep 1000; done; seq 2 5000; : >/truth/" + name + "; exit 9"}
+		}
+		clients := map[string]*follower{
+			"stays": l.follows(append(append(append([]string{"run", "--name", "stays"}, volume...), "busybox"), script("stays")...)...),
+			"goes":  l.follows(append(append(append([]string{"run", "--rm", "--name", "goes"}, volume...), "busybox"), script("goes")...)...),
+			"exec":  l.follows(append([]string{"exec", "box"}, script("exec")...)...),
+		}
+		l.streams(5)
+		l.said("stays", "1")
+		l.said("goes", "1")
+		waited, code := l.dockerCmd("wait", "stays", "goes"), &growing{}
+		waited.Stdout = code
 		assert.NilError(t, waited.Start())
-		l.eventually(30*time.Second, "all wait", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "3" })
-		// A socket unit would start lrd as soon as somebody connects; nobody does. A daemon that cannot start stays away.
-		l.exec("sh", "-ec", `
-			mkdir -p /run/systemd/system/lrd.service.d
-			printf '[Service]\nRestartSec=3\n' >/run/systemd/system/lrd.service.d/slow.conf
-			systemctl daemon-reload
-			systemctl kill --signal=KILL --kill-who=main lrd.service
-			touch `+truth+`/go
-			i=0; until [ -e `+truth+`/gone ]; do sleep 0.05; i=$((i+1)); [ $i -lt 200 ]; done
-			rm `+truth+`/go `+truth+`/gone
-			systemctl --quiet is-active lrd.service && echo "lrd was back too early" >&2 && exit 1
-			rm /run/systemd/system/lrd.service.d/slow.conf; systemctl daemon-reload; systemctl start lrd.service`)
-		last, exit := f.ends(t)
-		assert.Equal(t, last, 5000)
-		assert.Equal(t, exit, 9)
-		assert.NilError(t, waited.Wait())
-		assert.Equal(t, strings.TrimSpace(code.String()), "9")
+		l.streams(6) // it waits for one after the other
+		l.eventually(30*time.Second, "the command in a container runs", func() bool { return len(l.inspect("box").ExecIDs) == 1 })
+		l.away(how, func() {
+			l.writeFile(truth+"/go", "")
+			l.exec("sh", "-ec", "cd "+truth+"; until [ -e stays ] && [ -e goes ] && [ -e exec ]; do sleep 0.02; done; rm *")
+		})
+		for name, f := range clients {
+			last, exit := f.ends(t)
+			assert.Equal(t, last, 5000, "%s, %s", name, how)
+			assert.Equal(t, exit, 9, "%s, %s", name, how)
+		}
+		_ = waited.Wait() // by the time it asks for the second, that may be removed
+		assert.Assert(t, strings.HasPrefix(code.String(), "9\n"), "%q", code)
+		l.noSessions()
+		l.docker("rm", "stays")
 	}
-	l.noSessions()
+	l.removeAll()
+	l.assertClean()
 }
 
-// TestVanishedAndSilentClients: one that is gone when lrd comes back is put away; one that does not read is waited
-// for, and slows nobody.
+// TestVanishedAndSilentClients: one that is gone when lrd comes back is put away, and its input has ended; one that
+// does not read is waited for, slows nobody, and gets the rest in the end: from the middle of a frame and of a chunk,
+// as it has seen them.
 func TestVanishedAndSilentClients(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
-	l.docker("run", "--detach", "--interactive", "--name", "counter", "--network", "none", "busybox", "sh", "-c",
-		"until [ -e /go ]; do usleep 1000; done; "+numbering)
-	gone := l.follows("logs", "--follow", "counter")
-	silent := l.follows("attach", "--no-stdin", "counter")
-	// docker attach waits for the container's end as well.
-	l.eventually(30*time.Second, "both follow", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "3" })
-	l.docker("exec", "counter", "touch", "/go")
-	assert.NilError(t, silent.cmd.Process.Signal(syscall.SIGSTOP))
-	l.exec("sh", "-ec", `
-		mkdir -p /run/systemd/system/lrd.service.d
-		printf '[Service]\nRestartSec=2\n' >/run/systemd/system/lrd.service.d/slow.conf
-		systemctl daemon-reload; systemctl kill --signal=KILL --kill-who=main lrd.service`)
-	assert.NilError(t, gone.cmd.Process.Kill())
-	<-gone.got
-	_ = gone.cmd.Wait()
-	l.exec("sh", "-ec", `rm /run/systemd/system/lrd.service.d/slow.conf; systemctl daemon-reload; systemctl start lrd.service`)
-	l.docker("version")
-	l.eventually(30*time.Second, "the vanished one is put away", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "2" })
-	l.restart()
-	before := l.docker("logs", "--tail=1", "counter")
-	l.eventually(30*time.Second, "the container goes on", func() bool { return l.docker("logs", "--tail=1", "counter") != before })
-	assert.NilError(t, silent.cmd.Process.Signal(syscall.SIGCONT))
-	l.docker("stop", "counter")
-	_, code := silent.ends(t)
-	assert.Equal(t, code, 3)
+	l.exec("mkdir", truth)
+	l.gated()
+	volume := []string{"--network", "none", "--volume", truth + ":/truth"}
+	l.docker(append(append([]string{"run", "--detach", "--name", "box"}, volume...), "busybox", "sleep", "100000")...)
+	flood := []string{"sh", "-c", "until [ -e /truth/go ]; do usleep 1000; done; seq 1 1000000; exit 3"}
+	silent := []*follower{
+		l.follows(append(append(append([]string{"run", "--rm", "--name", "flood"}, volume...), "busybox"), flood...)...),
+		l.follows(append([]string{"exec", "box"}, flood...)...),
+	}
+	l.streams(3)
+	l.eventually(30*time.Second, "it runs", func() bool { return l.docker("ps", "--quiet", "--filter", "name=flood") != "" })
+	silent = append(silent, l.follows("logs", "--follow", "flood"))
+	vanishing := []*exec.Cmd{
+		l.dockerCmd("logs", "--follow", "box"),
+		l.dockerCmd("exec", "--interactive", "box", "sh", "-c", "cat; : >/truth/ended"),
+	}
+	for _, cmd := range vanishing {
+		_, err := cmd.StdinPipe()
+		assert.NilError(t, err)
+		assert.NilError(t, cmd.Start())
+	}
+	l.streams(6)
+	l.eventually(30*time.Second, "both commands run", func() bool { return len(l.inspect("box").ExecIDs) == 2 })
+	for _, f := range silent {
+		assert.NilError(t, f.cmd.Process.Signal(syscall.SIGSTOP))
+	}
+	l.writeFile(truth+"/go", "")
+	// They end, though nobody reads.
+	l.eventually(time.Minute, "those who write are done", func() bool {
+		return len(l.inspect("box").ExecIDs) == 1 && l.docker("ps", "--quiet", "--filter", "name=flood") == ""
+	})
+	time.Sleep(time.Duration(rounds(t, 0, 60)) * time.Second)
+	assert.Equal(t, l.halfSent(), 3)
+	for _, how := range []string{"SIGKILL", "restart"} {
+		l.away(how, func() {
+			for _, cmd := range vanishing {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+			vanishing = nil
+		})
+		l.streams(4)
+		assert.Equal(t, l.halfSent(), 3)
+	}
+	l.eventually(30*time.Second, "the input of a client that vanished ends", func() bool { return l.tryExec("test", "-e", truth+"/ended").code == 0 })
+	for _, f := range silent {
+		assert.NilError(t, f.cmd.Process.Signal(syscall.SIGCONT))
+	}
+	for i, code := range []int{3, 3, 0} {
+		last, exit := silent[i].ends(t)
+		assert.Equal(t, last, 1000000)
+		assert.Equal(t, exit, code)
+	}
 	l.noSessions()
+	l.removeAll()
+	l.assertClean()
+}
+
+// halfSent is how many sessions have a piece on record of which not all is sent: see the drawing in internal/sessions.
+func (l *lab) halfSent() (n int) {
+	l.t.Helper()
+	entries, err := os.ReadDir(l.path("/run/lrd/sessions"))
+	assert.NilError(l.t, err)
+	for _, e := range entries {
+		record := []byte(l.readFile("/run/lrd/sessions/" + e.Name()))
+		if length, sent := binary.LittleEndian.Uint32(record[12:]), binary.LittleEndian.Uint32(record[16:]); sent < length {
+			n++
+		}
+	}
+	return n
 }
 
 // TestMaxSessions: the one too many is told so.
@@ -123,7 +198,7 @@ func TestMaxSessions(t *testing.T) {
 		assert.NilError(t, cmd.Start())
 		cmds = append(cmds, cmd)
 	}
-	l.eventually(30*time.Second, "both listen", func() bool { return l.exec("sh", "-c", "ls /run/lrd/sessions | wc -l") == "2" })
+	l.streams(2)
 	l.kill9()
 	r := l.tryDocker("events")
 	assert.Assert(t, r.code != 0 && strings.Contains(r.stderr, "max-sessions"), "%v", r)
