@@ -38,6 +38,7 @@ type ContainerChanges interface {
 	Rename(ctx context.Context, ref, name string) error
 	Update(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error)
 	Remove(ctx context.Context, ref string, o containers.RemoveOptions) error
+	Prune(ctx context.Context, f containers.Filters) (container.PruneReport, error)
 }
 
 // ContainerViews are what a client can see of containers.
@@ -77,6 +78,8 @@ type ContainerFiles interface {
 	Archive(ctx context.Context, ref, path string) (*containers.Archive, error)
 	Extract(ctx context.Context, ref, path string, r io.Reader, o containers.ExtractOptions) error
 	Export(ctx context.Context, ref string) (*containers.Archive, error)
+	Changes(ctx context.Context, ref string) ([]container.FilesystemChange, error)
+	Commit(ctx context.Context, ref string, o containers.CommitOptions) (imageID string, err error)
 }
 
 // Containers is containers.Manager.

@@ -50,6 +50,22 @@ func (f *fakeContainers) Export(ctx context.Context, ref string) (*containers.Ar
 	return f.Archive(ctx, ref, "/")
 }
 
+func (f *fakeContainers) Changes(_ context.Context, ref string) ([]container.FilesystemChange, error) {
+	_, err := f.get(ref)
+	return []container.FilesystemChange{{Path: "/hello", Kind: container.ChangeAdd}}, err
+}
+
+func (f *fakeContainers) Commit(_ context.Context, ref string, o containers.CommitOptions) (string, error) {
+	_, err := f.get(ref)
+	f.committed = o
+	return "sha256:0123", err
+}
+
+func (f *fakeContainers) Prune(_ context.Context, filters containers.Filters) (container.PruneReport, error) {
+	f.pruned = filters
+	return container.PruneReport{ContainersDeleted: []string{"abc"}, SpaceReclaimed: 5}, nil
+}
+
 // extracted is what Extract was asked.
 type extracted struct {
 	path, content string

@@ -49,6 +49,8 @@ type fakeContainers struct {
 
 	samples   uint64 // how many Stats has taken
 	extracted extracted
+	committed containers.CommitOptions
+	pruned    containers.Filters
 }
 
 type fakeContainer struct {

@@ -60,12 +60,12 @@ var routes = []route{
 	{post, "/containers/{ref}/wait", stream, (*Server).containerWait},
 	{del, "/containers/{ref}", change, (*Server).containerRemove},
 	{get, "/containers/{ref}/attach/ws", query, missing("lrd does not attach over websockets: use POST /containers/{id}/attach")},
-	{get, "/containers/{ref}/changes", query, missing("lrd does not compare a container with its image yet")},
+	{get, "/containers/{ref}/changes", query, (*Server).containerChanges},
 	{get, "/containers/{ref}/export", stream, (*Server).containerExport},
 	{head, "/containers/{ref}/archive", query, (*Server).archiveStat},
 	{get, "/containers/{ref}/archive", stream, (*Server).archiveGet},
 	{put, "/containers/{ref}/archive", stream, (*Server).archivePut},
-	{post, "/containers/prune", query, missing("lrd does not prune containers yet: use docker rm")},
+	{post, "/containers/prune", change, (*Server).containerPrune},
 
 	// Exec
 	{post, "/containers/{ref}/exec", change, (*Server).execCreate},
@@ -93,7 +93,7 @@ var routes = []route{
 	{post, "/build/cancel", query, missing(noBuild)},
 	{post, "/session", query, missing(noBuild)},
 	{post, "/grpc", query, missing(noBuild)},
-	{post, "/commit", query, missing("lrd does not make images of containers")},
+	{post, "/commit", change, (*Server).commit},
 
 	// Volumes
 	{get, "/volumes", query, (*Server).volumeList},

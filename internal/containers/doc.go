@@ -80,6 +80,7 @@
 //	    exec.json  process.json  exec  exited
 //	    pid  runtime.log  exits, and streams as above
 //	<exec-root>/holds/<id>           its root filesystem is mounted for a copy
+//	<exec-root>/commits/<id>         it is paused for a commit, and by nobody else
 //	<exec-root>/runtime/             the runtime's own
 //
 // # A container's files, from outside

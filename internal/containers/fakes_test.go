@@ -2,16 +2,19 @@ package containers
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	"gotest.tools/v3/assert"
@@ -53,6 +56,9 @@ type fakeImages struct {
 
 	mu   sync.Mutex
 	made map[string]bool // root filesystems, and whether they are mounted
+	// committed and layer are what Commit was given last.
+	committed images.CommitOptions
+	layer     string
 }
 
 func (i *fakeImages) Driver() string { return "overlay" }
@@ -117,6 +123,26 @@ func (i *fakeImages) RootfsSize(context.Context, string) (rw, virtual int64, err
 
 func (i *fakeImages) RootfsData(context.Context, string) (map[string]string, error) {
 	return nil, nil
+}
+
+func (i *fakeImages) RootfsChanges(context.Context, string) ([]container.FilesystemChange, error) {
+	return nil, i.hit("Images.RootfsChanges")
+}
+
+func (i *fakeImages) RootfsDiff(context.Context, string) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("layer")), i.hit("Images.RootfsDiff")
+}
+
+func (i *fakeImages) Commit(_ context.Context, o images.CommitOptions, layer io.Reader, spooled func()) (digest.Digest, error) {
+	data, err := io.ReadAll(layer)
+	if err == nil {
+		err = i.hit("Images.Commit")
+	}
+	spooled()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.committed, i.layer = o, string(data)
+	return digest.FromString("committed"), err
 }
 
 // mounted are the root filesystems that are mounted, all those that there are.

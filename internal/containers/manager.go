@@ -3,6 +3,7 @@ package containers
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
 
 	"lrd/internal/config"
 	"lrd/internal/fdstore"
@@ -58,6 +61,9 @@ type Images interface {
 	RemoveRootfs(ctx context.Context, containerID string) error
 	RootfsSize(ctx context.Context, containerID string) (rw, virtual int64, err error)
 	RootfsData(ctx context.Context, containerID string) (map[string]string, error)
+	RootfsChanges(ctx context.Context, containerID string) ([]container.FilesystemChange, error)
+	RootfsDiff(ctx context.Context, containerID string) (io.ReadCloser, error)
+	Commit(ctx context.Context, o images.CommitOptions, layer io.Reader, spooled func()) (digest.Digest, error)
 }
 
 // Networks gives containers their place in the default bridge; *networks.Manager is one.

@@ -72,6 +72,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
 	m.release(holders)
 	m.dropHolds(m.ctx)
+	m.thawCommitted()
 	m.dropUnknown(ctx, stored, descriptors)
 	return nil
 }

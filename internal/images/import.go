@@ -101,13 +101,18 @@ func (a *archive) asImage(ctx context.Context, o ImportOptions, config dockerspe
 	}
 	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
 	img.History = []ocispec.History{{Created: &now, Comment: o.Message}}
+	return a.asLayout(img, []ocispec.Descriptor{layer})
+}
+
+// asLayout makes an OCI layout with one image. Layers that the storage has need not be in it.
+func (a *archive) asLayout(img dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (incoming, error) {
 	conf, err := a.putBlob(ocispec.MediaTypeImageConfig, img)
 	if err != nil {
 		return incoming{}, err
 	}
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: conf, Layers: []ocispec.Descriptor{layer},
+		Config: conf, Layers: layers,
 	}
 	manifest, err := a.putBlob(ocispec.MediaTypeImageManifest, m)
 	if err != nil {

@@ -23,6 +23,8 @@ type Source struct {
 	file *os.File // O_PATH
 	stat unix.Stat_t
 	name string // of the first member; "" for a tree's own files, whose names have nothing in front
+	// layer, if not nil, makes an image's layer of the upper directory of an overlay.
+	layer *Layer
 }
 
 // Find looks up what an archive of a path is made of, and tells of it what Stat does. Errors are those of Stat.
@@ -51,6 +53,16 @@ func (t *Tree) All() (*Source, error) {
 	return &Source{t: t, file: f, stat: st}, nil
 }
 
+// AsLayer is All for the upper directory of an overlay: an image's layer, with whiteouts as layers have them.
+func (t *Tree) AsLayer(l Layer) (*Source, error) {
+	s, err := t.All()
+	if err != nil {
+		return nil, err
+	}
+	s.layer = &l
+	return s, nil
+}
+
 // Close gives the source's descriptor back.
 func (s *Source) Close() error { return s.file.Close() }
 
@@ -59,7 +71,7 @@ func (s *Source) Close() error { return s.file.Close() }
 //
 // Members are named after the last element of the path, as Docker names them; those of the root directory begin with "/".
 func (s *Source) Write(ctx context.Context, w io.Writer, whole func() error) error {
-	a := &archiver{ctx: ctx, tw: tar.NewWriter(w), ownOnly: s.t.ownOnly, names: map[inode]string{}, buf: make([]byte, 256<<10)}
+	a := &archiver{ctx: ctx, tw: tar.NewWriter(w), ownOnly: s.t.ownOnly, layer: s.layer, names: map[inode]string{}, buf: make([]byte, 256<<10)}
 	var err error
 	switch {
 	case s.stat.Mode&unix.S_IFMT != unix.S_IFDIR:
@@ -90,6 +102,7 @@ type archiver struct {
 	ctx     context.Context
 	tw      *tar.Writer
 	ownOnly bool
+	layer   *Layer
 	names   map[inode]string // of files with several, the one that was written
 	buf     []byte
 }
@@ -118,6 +131,11 @@ func (a *archiver) entry(dir *os.File, dirStat unix.Stat_t, base, name string) e
 	if err != nil {
 		return err
 	}
+	if a.layer != nil {
+		if done, err := a.layerEntry(f, st, name); done || err != nil {
+			return err
+		}
+	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return a.file(f, st, name)
 	}
@@ -135,6 +153,11 @@ const deviceDir = "/dev"
 func (a *archiver) dir(f *os.File, st unix.Stat_t, name string) error {
 	if err := a.header(f, st, name+"/", ""); err != nil {
 		return err
+	}
+	if a.layer != nil {
+		if err := a.opaque(f, name); err != nil {
+			return err
+		}
 	}
 	return a.children(f, st, name+"/")
 }

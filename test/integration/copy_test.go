@@ -73,7 +73,7 @@ func TestCopy(t *testing.T) {
 			assert.Check(t, is.Equal(read(c+"-stdin"), "streamed"))
 			// Into and out of a volume, and not into what is read-only.
 			l.docker("cp", filepath.Join(src, "sub", "file"), c+":/vol/from-"+c)
-			assert.Check(t, is.Equal(l.docker("exec", "running", "cat", "/vol/from-"+c), "content"))
+			assert.Check(t, is.Equal(l.fileOf("running", "/vol/from-"+c), "content"))
 			l.refused(1, []string{"mounted volume is marked read-only"}, "cp", src, c+":/ro/")
 			l.refused(1, []string{"/nowhere/at/all"}, "cp", c+":/nowhere/at/all", dir)
 			l.docker("cp", src, c+":/root/copy/dir-in-place-of")
@@ -122,7 +122,7 @@ func TestCopyHostile(t *testing.T) {
 		ln -s /proc/1/root/srv/secret /magic; mkfifo /fifo
 		touch /ready
 		while :; do mv /swap /swap2; mv /link /swap; mv /swap /link; mv /swap2 /swap; done`)
-	l.eventually(time.Minute, "the container is ready", func() bool { return l.tryDocker("cp", "hostile:/ready", "-").code == 0 })
+	l.eventually(time.Minute, "the container is ready", func() bool { return l.hasFile("hostile", "/ready") })
 	dir := t.TempDir()
 	for _, path := range []string{"/abs", "/up", "/magic"} {
 		file := filepath.Join(dir, filepath.Base(path))
@@ -164,7 +164,7 @@ func TestExport(t *testing.T) {
 	big := func(l *lab) {
 		l.docker("run", "--detach", "--name", "big", "--volume", "vol:/vol", "busybox", "sh", "-c",
 			"echo volume > /vol/file; echo own > /own; dd if=/dev/urandom of=/blob bs=1M count=64 2>/dev/null; touch /ready; exec sleep 10000")
-		l.eventually(time.Minute, "the container has written its files", func() bool { return l.tryDocker("exec", "big", "test", "-e", "/ready").code == 0 })
+		l.eventually(time.Minute, "the container has written its files", func() bool { return l.hasFile("big", "/ready") })
 	}
 	l.clients("export", func(t *testing.T, l *lab) {
 		big(l)
@@ -214,7 +214,7 @@ func TestExport(t *testing.T) {
 			assert.Check(t, is.Contains(stderr.String(), "EOF"), what)
 		}
 	}
-	assert.Check(t, is.Equal(l.docker("exec", "big", "cat", "/own"), "own"))
+	assert.Check(t, is.Equal(l.fileOf("big", "/own"), "own\n"))
 	l.docker("stop", "--time", "0", "big")
 	assert.Check(t, is.Equal(l.tryExec("sh", "-c", "grep "+l.inspect("big").ID+" /proc/self/mountinfo; ls /run/lrd/holds").stdout, ""))
 
@@ -231,4 +231,22 @@ func TestExport(t *testing.T) {
 	l.eventually(time.Minute, "its root filesystem is unmounted", func() bool {
 		return l.tryExec("sh", "-c", "grep "+l.inspect("big").ID+" /proc/self/mountinfo; ls /run/lrd/holds").stdout == ""
 	})
+}
+
+// fileOf is the content of a file of a container.
+func (l *lab) fileOf(container, path string) string {
+	l.t.Helper()
+	out, _ := l.bytesOf(nil, "cp", container+":"+path, "-")
+	tr := tar.NewReader(bytes.NewReader(out))
+	_, err := tr.Next()
+	assert.NilError(l.t, err)
+	content, err := io.ReadAll(tr)
+	assert.NilError(l.t, err)
+	return string(content)
+}
+
+// hasFile says whether a container has a file.
+func (l *lab) hasFile(container, path string) bool {
+	l.t.Helper()
+	return l.tryDocker("cp", container+":"+path, "-").code == 0
 }
