@@ -49,7 +49,8 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) 
 	if o.Detach {
 		return nil, nil
 	}
-	return e.attach(ctx, output.Position{})
+	// Through its one run, which may have ended already.
+	return e.attach(ctx, output.Position{Through: 1})
 }
 
 // ExecAttach gives the client of an exec that ExecStart has given hold of its

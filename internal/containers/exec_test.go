@@ -119,6 +119,24 @@ func TestExecRuns(t *testing.T) {
 	assert.Assert(t, os.IsNotExist(err))
 }
 
+// A command that is over before its start is through has a client that reads to the end.
+func TestExecOverAtOnce(t *testing.T) {
+	w := newWorld(t, 257)
+	e := w.exec(w.started(), attachAll)
+	w.units.mu.Lock()
+	w.units.early[execUnit(e)] = 3
+	w.units.mu.Unlock()
+	a, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+	assert.NilError(t, err)
+	<-a.Done
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err = a.Output.Next(ctx)
+	assert.ErrorIs(t, err, io.EOF)
+	a.Over()
+	w.endedWith(e, 3)
+}
+
 func TestExecInTTY(t *testing.T) {
 	w := newWorld(t, 257)
 	id := w.started()
