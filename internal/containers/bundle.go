@@ -11,6 +11,8 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"lrd/internal/health"
 )
 
 // What systemd runs for a container are short scripts in the container's
@@ -40,6 +42,19 @@ type bundle struct {
 	stdin    bool
 	policy   container.RestartPolicy
 	spec     *specs.Spec
+	health   *health.Script // nil without a health check
+}
+
+// bundleOf is the bundle of a container, but for the Spec.
+func (m *Manager) bundleOf(r *Record) bundle {
+	b := bundle{
+		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
+		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, policy: r.HostConfig.RestartPolicy,
+	}
+	if check, ok := healthCheck(r); ok {
+		b.health = b.healthScript(check)
+	}
+	return b
 }
 
 func (b bundle) path(name string) string { return filepath.Join(b.dir, name) }
@@ -123,8 +138,12 @@ func (b bundle) create() string {
 
 // start lets the container's own process begin.
 func (b bundle) start() string {
-	return fmt.Sprintf("# Starts container %s. Written by lrd; run by systemd as ExecStartPost= of its unit.\nexec %s\n",
-		b.name, quoteAll(append(b.logging(), "start", b.id)))
+	head := fmt.Sprintf("# Starts container %s. Written by lrd; run by systemd as ExecStartPost= of its unit.\n", b.name)
+	run := quoteAll(append(b.logging(), "start", b.id)) + "\n"
+	if b.health == nil {
+		return head + "exec " + run
+	}
+	return head + strings.TrimSpace(run) + " || exit\n" + b.health.Begin() + "exit 0\n"
 }
 
 // exited notes how the run ended, for the runs whose end nobody is there to
@@ -142,6 +161,9 @@ func (b bundle) exited() string {
 	}
 	s.WriteString("at=$(date +%s.%N)\n")
 	s.WriteString(noteExit(b.path(exitsFile)))
+	if b.health != nil {
+		s.WriteString(b.health.End())
+	}
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
 	return s.String()
 }

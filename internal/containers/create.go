@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"lrd/internal/config"
+	"lrd/internal/health"
 	"lrd/internal/images"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
@@ -86,6 +87,9 @@ func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg 
 	if err := oci.Validate(&c, &h, m.o.Machine); err != nil {
 		return Record{}, err
 	}
+	if err := health.Validate(c.Healthcheck); err != nil {
+		return Record{}, err
+	}
 	if err := m.checkNetwork(&c, &h, req.NetworkingConfig); err != nil {
 		return Record{}, err
 	}
@@ -127,9 +131,7 @@ func mergeImage(c *container.Config, img images.Image) {
 	if c.StopSignal == "" {
 		c.StopSignal = ic.StopSignal
 	}
-	if c.Healthcheck == nil {
-		c.Healthcheck = ic.Healthcheck
-	}
+	c.Healthcheck = health.Merge(c.Healthcheck, ic.Healthcheck)
 	if c.Shell == nil {
 		c.Shell = ic.Shell
 	}
@@ -305,9 +307,6 @@ func warnings(r *Record) []string {
 	list := []string{}
 	if len(r.HostConfig.Links) > 0 {
 		list = append(list, "Links have no effect: lrd has no legacy links")
-	}
-	if r.Config.Healthcheck != nil && len(r.Config.Healthcheck.Test) > 0 && r.Config.Healthcheck.Test[0] != "NONE" {
-		list = append(list, "The health check is not run: this version of lrd has none")
 	}
 	return list
 }

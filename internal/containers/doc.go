@@ -76,6 +76,7 @@
 //	    stdin stdout stderr          FIFOs
 //	    console-listener console-pipe  with a TTY instead
 //	    pid  runtime.log  exits  stopping
+//	    health/                      its health check (package health)
 //	<exec-root>/execs/<id>/          one command in a container
 //	    exec.json  process.json  exec  exited
 //	    pid  runtime.log  exits, and streams as above

@@ -19,7 +19,7 @@ const execScript = "exec"
 
 // writeExec puts the runtime's view of the command and the unit's scripts on disk.
 func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
-	b := bundle{id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime}
+	b := m.bundleOf(r)
 	process, err := m.execProcess(b, e, r, o)
 	if err != nil {
 		return err

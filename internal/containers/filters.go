@@ -252,12 +252,15 @@ func parseIsTask(_ context.Context, _ *Manager, value string) (condition, error)
 	return func(Record, Status) bool { return !task }, nil
 }
 
-// parseHealth takes a health status. Health checks are not run, so that every container has none.
+// parseHealth takes a health status; none is that of a container without a check.
 func parseHealth(_ context.Context, _ *Manager, value string) (condition, error) {
 	switch container.HealthStatus(value) {
 	case container.NoHealthcheck, container.Starting, container.Healthy, container.Unhealthy:
 	default:
 		return nil, badFilter("health", value, "it must be none, starting, healthy or unhealthy")
 	}
-	return func(Record, Status) bool { return value == string(container.NoHealthcheck) }, nil
+	return func(r Record, s Status) bool {
+		state, _ := shownHealth(&r, s)
+		return value == string(state.Status)
+	}, nil
 }

@@ -108,6 +108,12 @@ const askPause = time.Second
 // waiting for its restart. Only of a unit that is gone, the announcement is all
 // that there is. The caller holds c.op.
 func (m *Manager) look(ctx context.Context, c *Container, change units.Change) error {
+	if change.State.Name != unitName(c.id) {
+		if settled(change.State) {
+			m.lookHealth(c)
+		}
+		return nil
+	}
 	if !change.Removed && !settled(change.State) {
 		m.unfreezeToEnd(ctx, c, change.State)
 		return nil // nothing follows from it

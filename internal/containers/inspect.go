@@ -63,6 +63,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (container
 		NetworkSettings: networkSettings(r),
 		ExecIDs:         m.execIDs(c),
 	}
+	response.State.Health = m.inspectHealth(&r, s)
 	if size {
 		rw, root, err := m.rootfsSize(ctx, c.id)
 		if err != nil {

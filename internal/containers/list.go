@@ -60,10 +60,12 @@ func summary(r Record, s Status, now time.Time) container.Summary {
 		Ports:           portSummaries(settings),
 		Labels:          config.Labels,
 		State:           s.State,
-		Status:          statusText(s, now),
+		Status:          statusText(s, healthText(&r, s), now),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: settings.Networks},
 		Mounts:          mountPoints(r),
 	}
+	state, _ := shownHealth(&r, s)
+	sum.Health = &container.HealthSummary{Status: state.Status, FailingStreak: state.Streak}
 	if sum.Labels == nil {
 		sum.Labels = map[string]string{}
 	}
@@ -89,8 +91,8 @@ const maxReason = 60
 // statusText is the STATUS column of `docker ps`, word for word Docker's,
 // which people's scripts look at; the reason of a container that this daemon
 // cannot do everything for comes last.
-func statusText(s Status, now time.Time) string {
-	text := stateText(s, now)
+func statusText(s Status, health string, now time.Time) string {
+	text := stateText(s, now) + health
 	if s.Reason == "" {
 		return text
 	}

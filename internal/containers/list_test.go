@@ -42,7 +42,7 @@ func TestStatusText(t *testing.T) {
 		{Status{State: container.StateCreated, Reason: "one\ntwo"}, "Created (one)"},
 		{Status{State: container.StateCreated, Reason: strings.Repeat("é", 100)}, "Created (" + strings.Repeat("é", maxReason-1) + "…)"},
 	} {
-		assert.Check(t, is.Equal(statusText(tc.status, now), tc.want))
+		assert.Check(t, is.Equal(statusText(tc.status, "", now), tc.want))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"lrd/internal/config"
 	"lrd/internal/fdstore"
+	"lrd/internal/health"
 	"lrd/internal/images"
 	"lrd/internal/logdrivers"
 	"lrd/internal/networks"
@@ -167,6 +168,10 @@ func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
 				continue
 			}
 			if id, ok := unitID(change.State.Name); ok {
+				if c := m.get(id); c != nil {
+					c.enqueue(change)
+				}
+			} else if id, ok := health.UnitOf(change.State.Name); ok {
 				if c := m.get(id); c != nil {
 					c.enqueue(change)
 				}

@@ -58,11 +58,8 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	if limits, err = oci.LimitsOf(r.HostConfig, m.o.Machine); err != nil {
 		return b, limits, nil, err
 	}
-	b = bundle{
-		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
-		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, spec: spec,
-		policy: r.HostConfig.RestartPolicy,
-	}
+	b = m.bundleOf(r)
+	b.spec = spec
 	undo.add(func() { _ = os.RemoveAll(b.dir) })
 	for _, stale := range []string{exitsFile, stoppingFile} {
 		if err := os.Remove(b.path(stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -71,6 +68,9 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	}
 	if err := b.write(); err != nil {
 		return b, limits, nil, fmt.Errorf("cannot write the bundle: %w", err)
+	}
+	if err := m.writeHealth(b, r, spec); err != nil {
+		return b, limits, nil, fmt.Errorf("cannot write the health check: %w", err)
 	}
 	return b, limits, run, nil
 }

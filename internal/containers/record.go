@@ -15,6 +15,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/moby/moby/api/types/container"
 
+	"lrd/internal/health"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
 )
@@ -59,6 +60,9 @@ type Record struct {
 	LastBoot string `json:"lastBoot,omitempty"`
 
 	Status SavedStatus `json:"status"`
+
+	// Health is what the health check has found; nil without one. On disk it may be behind: what follows is read again.
+	Health *health.State `json:"health,omitempty"`
 
 	// rest is what a newer minor version has written besides; it is written back as it was.
 	rest map[string]json.RawMessage

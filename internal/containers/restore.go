@@ -227,10 +227,12 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 	case Adopt:
 		m.reopen(ctx, k)
 		k.c.adoptRun(k.ends)
+		m.lookHealth(k.c)
 		m.observe(ctx, k.c, *k.e.unit, false)
 	case Over:
 		m.reopen(ctx, k)
 		k.c.adoptRun(k.ends)
+		m.lookHealth(k.c)
 		m.noteOver(ctx, k)
 		m.later(k.c, func(ctx context.Context) { m.finish(ctx, k.c) })
 	}

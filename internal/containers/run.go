@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"lrd/internal/health"
 	"lrd/internal/output"
 )
 
@@ -63,6 +64,12 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	}
 	if c.foreign {
 		return errors.Join(errs...) // what else it stands on is not known
+	}
+	if _, ok := healthCheck(&r); ok {
+		m.keepHealth(c)
+		for _, unit := range health.Units(c.id) { // stopped already, unless the unit's last commands were killed
+			errs = append(errs, m.o.Units.Stop(ctx, unit))
+		}
 	}
 	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
 	errs = append(errs, m.unmountRootfs(ctx, &r), m.removeDropIns(c.id), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))

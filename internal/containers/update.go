@@ -88,7 +88,7 @@ func (m *Manager) updateUnit(ctx context.Context, c *Container, old, host *conta
 		return nil
 	}
 	r, _ := c.snapshot()
-	b := bundle{id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime, policy: host.RestartPolicy}
+	b := m.bundleOf(&r)
 	if err := b.writePolicy(); err != nil {
 		return err
 	}

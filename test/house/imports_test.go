@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	},
 	// Declares what it needs of the others as small interfaces; imports them for their types.
 	"internal/containers": {
-		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/images", "internal/logdrivers",
+		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/health", "internal/images", "internal/logdrivers",
 		"internal/logopts", "internal/networks", "internal/oci", "internal/output", "internal/rootfs", "internal/units", "internal/volumes",
 	},
 	// The store's options are among a log's.
