@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
+	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +56,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 	defer func() { err = errors.Join(err, g.shut()) }()
 	head, err := describe(ctx, g, sys)
 	if err != nil {
-		return pullError(ctx, named, err)
+		return pullError(ctx, named, platformError(o.Platform, err))
 	}
 	if err := suits(reference.FamiliarString(named), head.platform, o.Platform); err != nil {
 		return err
@@ -157,13 +160,25 @@ func tagOrDigest(named reference.Named) string {
 	return ""
 }
 
+// platformError says that a list of platforms has not the one that is wanted, if that is what err is.
+func platformError(want *ocispec.Platform, err error) error {
+	if !strings.Contains(err.Error(), "no image found in ") { // the library has no kind for it
+		return err
+	}
+	name := runtime.GOOS + "/" + runtime.GOARCH
+	if want != nil {
+		name = path.Join(want.OS, want.Architecture, want.Variant)
+	}
+	return newError(errdefs.ErrNotFound, "no matching manifest for %s in the manifest list entries: %w", name, err)
+}
+
 // pullError is what a client is told of a pull that failed, in Docker's words
 // where it has some.
 func pullError(ctx context.Context, named reference.Named, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errdefs.IsInvalidArgument(err) {
+	if errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) {
 		return err
 	}
 	name := reference.FamiliarString(named)

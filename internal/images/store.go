@@ -146,11 +146,14 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// driverOptions are the storage driver's options. skip_mount_home leaves out
-// the bind mount of the storage on itself, which would keep the directory busy
-// for a package's purge. sync=filesystem makes a layer durable before it is
-// recorded as complete, so that power loss does not leave a layer that only
-// looks whole.
+// driverOptions are the storage driver's options. sync=filesystem makes a layer
+// durable before it is recorded as complete, so that power loss does not leave
+// a layer that only looks whole.
+//
+// The driver mounts its directory on itself, as skopeo's and buildah's do, which is
+// why skip_mount_home is not among them: were that mount missing, the first of
+// those tools to look into the storage would make it, on top of the root filesystems that are
+// mounted there, and nobody would find these again.
 func (s *Store) driverOptions() []string {
 	if s.opts.Driver != "overlay" {
 		if len(s.opts.AdditionalStores) > 0 {
@@ -158,7 +161,7 @@ func (s *Store) driverOptions() []string {
 		}
 		return nil
 	}
-	options := []string{"overlay.skip_mount_home=true", "overlay.sync=filesystem"}
+	options := []string{"overlay.sync=filesystem"}
 	for _, store := range s.opts.AdditionalStores {
 		if _, err := os.Stat(filepath.Join(store, "overlay-images")); err != nil {
 			s.log.Warn("an additional image store is left out until the next start", "store", store, "error", err)
