@@ -51,7 +51,7 @@ func (c Check) Add(s State, results Results) (State, []Flip) {
 	news := results.entries[slices.IndexFunc(results.entries, known)+1:]
 	for _, r := range news {
 		switch {
-		case !r.begun && r.Number <= s.Number:
+		case r.begun && r.invocation == s.Invocation, !r.begun && r.Number <= s.Number:
 		case r.begun:
 			s = State{Invocation: r.invocation, Begun: r.Start, Status: container.Starting, Number: s.Number}
 		case r.invocation == s.Invocation:
