@@ -98,7 +98,7 @@ func (c *Container) openOutput() (*output.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Log = c.logger("output")
+	o.Log, o.OnIncident = c.logger("output"), c.outputIncident
 	log, err := output.Open(c.m.outputDir(c.id), o)
 	if err != nil {
 		return nil, err

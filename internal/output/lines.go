@@ -214,11 +214,7 @@ func (r *Lines) missed(st *state, from ends) {
 		}
 	}
 	if bytes > 0 {
-		s := Stdout
-		if r.o.Stderr {
-			s = Stderr
-		}
-		r.notices = append(r.notices, missedNotice(s, bytes, r.l.now()))
+		r.notices = append(r.notices, missedNotice(r.own(), bytes, r.l.now()))
 	}
 }
 
@@ -282,7 +278,7 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 		ctx = c
 	}
 	r.hold.steps.Add(1)
-	for r.err == nil {
+	for r.err == nil || len(r.notices) > 0 {
 		if len(r.notices) > 0 {
 			c := r.notices[0]
 			r.notices = r.notices[1:]
@@ -299,11 +295,10 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 		}
 		if r.ended {
 			if c, ok := r.rest(); !ok {
-				r.err = io.EOF
+				r.fail(io.EOF)
 				if r.damage != nil {
-					r.err = r.damage
+					r.fail(r.damage)
 				}
-				r.hold.release()
 			} else if r.wanted(c.Time) {
 				return r.stamped(c), nil
 			}
@@ -322,11 +317,32 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 			}
 			r.ended = true
 		default:
-			r.err = err
-			r.hold.release()
+			r.fail(err)
 		}
 	}
 	return Chunk{}, r.err
+}
+
+// fail makes err the end. Damage is also told as a notice, to whoever sees no
+// errors.
+func (r *Lines) fail(err error) {
+	r.err = err
+	r.hold.release()
+	now := r.l.now()
+	if u := r.o.Until; !u.IsZero() && u.Before(now) {
+		now = u // Until is to choose among lines
+	}
+	if c, ok := damageNotice(r.own(), err, now); ok {
+		r.notices = append(r.notices, c)
+	}
+}
+
+// own is the stream for what is about no stream: standard error, if chosen.
+func (r *Lines) own() Stream {
+	if r.o.Stderr {
+		return Stderr
+	}
+	return Stdout
 }
 
 // more makes more bytes available in win: of the record at hand, or of the

@@ -67,6 +67,7 @@ type Log struct {
 	tidying, tidyAgain bool
 	work               sync.WaitGroup
 	leaving            chan struct{} // closed by end
+	comeback           *time.Timer   // see comebackTime; nil if nothing is ever removed
 
 	shut atomic.Bool // Close was called: the files are closed
 }
@@ -216,6 +217,9 @@ func (l *Log) end() (first bool, err error) {
 	l.closed = true
 	l.wakeLocked()
 	close(l.leaving)
+	if l.comeback != nil {
+		l.comeback.Stop()
+	}
 	l.mu.Unlock()
 	l.work.Wait()
 	return true, err

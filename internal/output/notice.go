@@ -1,6 +1,7 @@
 package output
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -45,6 +46,15 @@ func missedNotice(s Stream, bytes int64, now time.Time) Chunk {
 	}
 	text := "lrd: " + what + " removed by rotation before being read here\n"
 	return Chunk{Stream: s, Time: now, Data: []byte(text), Notice: true}
+}
+
+// damageNotice says that nothing more can be read, if that is what err says.
+func damageNotice(s Stream, err error, now time.Time) (Chunk, bool) {
+	var damage *DamageError
+	if !errors.As(err, &damage) {
+		return Chunk{}, false
+	}
+	return Chunk{Stream: s, Time: now, Data: []byte("lrd: " + damage.Error() + "\n"), Notice: true}, true
 }
 
 // writtenAfter returns when the bytes of record n, which came late, have been

@@ -140,12 +140,16 @@ func (r *Reader) Position() Position {
 
 // Next returns the next bytes. At the end it waits for more, until ctx is
 // done. io.EOF is the end of the run (or of Until), ErrClosed the Log's; a
-// *DamageError means that the index cannot be read on. After these three it
-// returns the same for ever.
+// *DamageError, after a notice of it, means that nothing more can be read. After
+// these three it returns the same for ever.
 func (r *Reader) Next(ctx context.Context) (Chunk, error) {
+	ended := r.err != nil
 	c, err := r.next(ctx)
-	if r.err != nil {
+	if r.err != nil && !ended {
 		r.hold.release()
+		if c, ok := damageNotice(Stderr, r.err, r.l.now()); ok {
+			return c, nil // and the error next
+		}
 	}
 	return c, err
 }

@@ -56,17 +56,16 @@ func (l *Log) recover() error {
 	return nil
 }
 
-// afterRecovery has tidy do what the process before has left undone.
+// afterRecovery has tidy do what the process before has left undone, and keeps
+// for a while what that one's readers may come back for.
 func (l *Log) afterRecovery() {
 	if l.maxFiles > 0 {
-		back := &hold{yields: true, until: l.now().Add(comebackTime), view: &view{l: l}}
+		back := &hold{yields: true, view: &view{l: l}}
 		back.record.Store(l.segs[0].first())
 		l.holds[back] = struct{}{}
-		if drop, _ := l.makeRoom(l.now()); drop > 1 { // one more is to begin, that makeRoom thinks of
-			l.discard(drop - 1)
-		}
+		l.comeback = time.AfterFunc(comebackTime, back.release)
 	}
-	if len(l.segs) > 1 || len(l.trash) > 0 {
+	if len(l.segs) > 1 {
 		l.tidy()
 	}
 }

@@ -69,7 +69,7 @@ func (l *Log) rotate() error {
 	if !l.full() {
 		return nil // the other stream's drain was first
 	}
-	drop, ok := l.makeRoom(time.Now())
+	drop, ok := l.makeRoom(time.Now(), 1)
 	if !ok {
 		return errLag
 	}
@@ -190,7 +190,6 @@ type hold struct {
 	record atomic.Int64 // number of the first record that it needs
 	steps  atomic.Int64 // how often it has read
 	yields bool         // it never slows the container
-	until  time.Time    // it is over then; zero: never
 	view   *view
 
 	// Guarded by Log.mu: what steps was when it was last looked at, and since when.
@@ -217,6 +216,7 @@ func (h *hold) release() {
 	delete(l.holds, h)
 	l.mu.Unlock()
 	h.view.close()
+	l.retain()
 }
 
 // regain registers again a reader that was given up, at the oldest record.
@@ -228,17 +228,34 @@ func (h *hold) regain(st *state) {
 	l.holds[h] = struct{}{}
 }
 
-// makeRoom says how many of the oldest segments go when one more begins, or
+// retain gives up what was kept beyond MaxFiles for a reader that is gone.
+func (l *Log) retain() {
+	l.mu.Lock()
+	idle := l.closed || l.maxFiles <= 0 || len(l.segs) <= l.maxFiles
+	l.mu.Unlock()
+	if idle {
+		return
+	}
+	l.appendMu.Lock()
+	drop, _ := l.makeRoom(time.Now(), 0)
+	l.discard(drop)
+	l.appendMu.Unlock()
+	if drop > 0 {
+		l.tidy()
+	}
+}
+
+// makeRoom says how many of the oldest segments go when more (0 or 1) begin, or
 // that the container has to wait: if readers pin more than they may, and the
 // slowest has moved within stallTime. Those that are too slow otherwise lose
 // what they have not read, and are told by a notice. The caller holds appendMu.
-func (l *Log) makeRoom(now time.Time) (drop int, ok bool) {
+func (l *Log) makeRoom(now time.Time, more int) (drop int, ok bool) {
 	if l.maxFiles <= 0 {
 		return 0, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	excess := max(0, len(l.segs)+1-l.maxFiles)
+	excess := max(0, len(l.segs)+more-l.maxFiles)
 	begins := func(i int) (first int64, at ends) {
 		if i < len(l.segs) {
 			return l.segs[i].first(), l.segs[i].at()
@@ -255,7 +272,7 @@ func (l *Log) makeRoom(now time.Time) (drop int, ok bool) {
 	pinned := at[0] - oldest[0] + at[1] - oldest[1]
 	for drop < excess {
 		next, _ := begins(drop + 1)
-		h := l.slowestLocked(next, now)
+		h := l.slowestLocked(next)
 		switch {
 		case h == nil:
 			drop++
@@ -272,13 +289,9 @@ func (l *Log) makeRoom(now time.Time) (drop int, ok bool) {
 
 // slowestLocked returns the hold that needs the oldest of the records before
 // next, if there is one. The caller holds mu.
-func (l *Log) slowestLocked(next int64, now time.Time) *hold {
+func (l *Log) slowestLocked(next int64) *hold {
 	var slowest *hold
 	for h := range l.holds {
-		if !h.until.IsZero() && now.After(h.until) {
-			delete(l.holds, h)
-			continue
-		}
 		if at := h.record.Load(); at < next && (slowest == nil || at < slowest.record.Load()) {
 			slowest = h
 		}
