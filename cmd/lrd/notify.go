@@ -143,6 +143,7 @@ func (d *daemon) reloadOnSignal(ctx context.Context) {
 
 // reloaded tells the world about a reload that took effect: Docker's event, with the keys that changed.
 func (d *daemon) reloaded(r reload.Report) {
+	d.metrics.Reloaded(nil)
 	attrs := map[string]string{}
 	for _, c := range r.Changed {
 		attrs[c.Key] = c.New

@@ -21,6 +21,8 @@ import (
 	"lrd/internal/events"
 	"lrd/internal/fdstore"
 	"lrd/internal/images"
+	"lrd/internal/logdrivers"
+	"lrd/internal/metrics"
 	"lrd/internal/networks"
 	"lrd/internal/oci"
 	"lrd/internal/reload"
@@ -56,6 +58,11 @@ type daemon struct {
 	api    *api.Server
 
 	sessions *sessions.Manager
+	drivers  *logdrivers.Drivers
+	metrics  *metrics.Metrics
+
+	// extra are sockets that are there if an administrator wants them, by name.
+	extra map[string][]net.Listener
 
 	// closers end what was begun, last one first.
 	closers []func() error
@@ -84,6 +91,7 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 
 	begin := time.Now()
 	d.makeAPI()
+	d.makeMetrics()
 	// Clients of the daemon before take their places when the containers are known and nobody has looked yet at what
 	// became of them: who waits for an exit, or reads the output of a container that removes itself at its end,
 	// must be there before the exit is told.
@@ -94,6 +102,7 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	d.dropUnknown(ctx)
 	n := d.ctrs.Counts()
 	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "streams", d.sessions.Count(), "took", time.Since(begin).Round(time.Millisecond))
+	d.metrics.Restored(n.Total, time.Since(begin))
 
 	watching, stopWatching := context.WithCancel(context.Background())
 	d.work.Go(func() { d.ctrs.Run(watching, watch.C) })
@@ -107,6 +116,8 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 
 	// The API answers only now: what it shows is what is. Clients have been waiting in the socket's backlog.
 	d.serveAPI(listeners)
+	d.serveMetrics()
+	d.serveDebug()
 	d.work.Go(func() { d.reloadOnSignal(ctx) })
 	d.work.Go(func() { d.watchdog(ctx) })
 
@@ -166,11 +177,12 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	if err != nil {
 		return nil, err
 	}
+	d.drivers = logdrivers.New()
 	d.ctrs = containers.New(containers.Options{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, BootID: strings.TrimSpace(string(boot)),
 		DropIns: [2]string{"/run/systemd/system", "/run/systemd/system.control"},
 		Units:   d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
-		Machine: machine, HandBack: []string{self, handBackCommand}, SystemStopping: d.systemStopping,
+		Machine: machine, LogDrivers: d.drivers, HandBack: []string{self, handBackCommand}, SystemStopping: d.systemStopping,
 		Config: func() *config.Config { return d.reload.Current() },
 		Log:    d.log,
 	})
@@ -191,18 +203,16 @@ func imageOptions(cfg *config.Config, log *slog.Logger) images.Options {
 
 // listen is the API's sockets: those of lrd.socket, or, when lrd is started without it, one of its own.
 func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
-	files := d.set.TakeAll(apiSocket)
-	var listeners []net.Listener
-	for _, f := range files {
-		l, err := net.FileListener(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("cannot listen on the socket of lrd.socket: %w", err)
+	d.extra = map[string][]net.Listener{}
+	for _, name := range []string{metricsSocket, debugSocket} {
+		var err error
+		if d.extra[name], err = d.takeListeners(name); err != nil {
+			return nil, err
 		}
-		listeners = append(listeners, l)
 	}
-	if len(listeners) > 0 {
-		return listeners, nil
+	listeners, err := d.takeListeners(apiSocket)
+	if err != nil || len(listeners) > 0 {
+		return listeners, err
 	}
 	d.log.Warn("Started without lrd.socket: clients that connect during a restart will be refused", "socket", config.DefaultSocket)
 	l, err := listenOwn(config.DefaultSocket, cfg.Group)
@@ -219,6 +229,7 @@ func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.
 		Notify: func(state string) error { return d.notify(state) },
 		Status: func(string) string { return d.status(context.Background()) },
 		Done:   d.reloaded,
+		Failed: func(err error) { d.metrics.Reloaded(err) },
 		Log:    d.log,
 	}, cfg, d.reloaders(level)...)
 	d.closers = append(d.closers, func() error { d.reload.Close(); return nil })

@@ -206,7 +206,7 @@ var withoutCounterpart = map[string]string{
 	"iptables":                         "lrd uses nftables, always",
 	"ipv6":                             "the default bridge has IPv4 only",
 	"log-format":                       "lrd logs to the journal: journalctl -u lrd -o json",
-	"metrics-addr":                     "there is no metrics endpoint",
+	"metrics-addr":                     "enable lrd-metrics.socket, and set ListenStream= there: systemctl edit lrd-metrics.socket",
 	"network-control-plane-mtu":        "there is no swarm mode",
 	"network-diagnostic-port":          "there is no diagnostic port",
 	"no-proxy":                         "set the environment: systemctl edit lrd.service, Environment=NO_PROXY=",

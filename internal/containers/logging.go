@@ -3,6 +3,7 @@ package containers
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,11 +22,13 @@ const forwardGrace = 10 * time.Second
 
 // logging is what a container's log driver makes of its output. It lives as long as the store is open.
 type logging struct {
-	// mu guards what follows. It is taken last of all.
+	// mu guards what follows. It is taken last of all. Driver and Dir of the options never change, and are read without it.
 	mu        sync.Mutex
 	options   logdrivers.Options
 	forwarder *logdrivers.Forwarder // nil for drivers that forward nothing, and while the store is not open
 	stale     bool                  // the options have changed since it was started
+
+	before atomic.Int64 // bytes in the store when it was opened
 }
 
 // logOptions are a container's, for its log driver.
@@ -103,6 +106,8 @@ func (c *Container) openOutput() (*output.Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	stats := log.Stats()
+	c.logging.before.Store(stats.Streams[0].Bytes + stats.Streams[1].Bytes)
 	c.forwardLocked(log)
 	return log, nil
 }

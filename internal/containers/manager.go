@@ -122,6 +122,9 @@ type Manager struct {
 
 	holds holds
 
+	// drained has a lock of its own.
+	drained drained
+
 	// workers are the goroutines that follow the units, one at most for each container. They end when their queue is empty.
 	workers sync.WaitGroup
 	// releasing is the goroutine of Restore that ends holders. It ends when they have.

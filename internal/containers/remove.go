@@ -116,6 +116,7 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 	c.forwardRest(ctx)
 	c.closingOutput()
 	if out := c.streams.forget(); out != nil {
+		m.drained.add(c.logging.options.Driver, c.drainedFrom(out))
 		// A client that reads more slowly than the container wrote gets the rest: with --rm it has no other way to.
 		if err := out.Retire(); err != nil {
 			return err

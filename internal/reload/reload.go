@@ -56,6 +56,8 @@ type Options struct {
 	Status func(reload string) string
 	// Done is told about each successful reload, after all commits; nil: nobody is.
 	Done func(Report)
+	// Failed is told why a reload did not take effect; nil: nobody is.
+	Failed func(error)
 	// Timeout is how long a reload may take; 0 is DefaultTimeout.
 	Timeout time.Duration
 	Log     *slog.Logger
@@ -97,6 +99,9 @@ func New(o Options, current *config.Config, reloaders ...Reloader) *Coordinator 
 	}
 	if o.Done == nil {
 		o.Done = func(Report) {}
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
 	}
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
@@ -232,6 +237,7 @@ func (c *Coordinator) tell(r Report, err error) {
 		}
 		was, _, _ := strings.Cut(c.Status(), ";")
 		c.setStatus(was + "; reload at " + clock() + " failed: " + oneLine(err.Error()))
+		c.o.Failed(err)
 		return
 	}
 	for _, change := range r.Changed {

@@ -13,6 +13,7 @@ var mayImport = map[string][]string{
 	// The one place that introduces everybody.
 	"cmd/lrd": {
 		"internal/api", "internal/config", "internal/containers", "internal/events", "internal/fdstore", "internal/handover", "internal/images",
+		"internal/logdrivers", "internal/metrics",
 		"internal/networks", "internal/oci", "internal/output", "internal/reload", "internal/sessions", "internal/units", "internal/volumes",
 	},
 	// Drains while lrd is stopped, and is to stay small: nothing that knows of containers, images or D-Bus.
@@ -53,8 +54,10 @@ var onlyIn = map[string][]string{
 	"github.com/vishvananda/": {"internal/networks"},
 	// What Docker allows a container.
 	"github.com/moby/profiles/": {"internal/oci"},
-	// HTTP is the API's business; reload answers one request of its own, images speaks to registries.
-	"net/http": {"cmd/lrd", "internal/api", "internal/images", "internal/reload", "internal/sessions"},
+	// Figures for Prometheus.
+	"github.com/prometheus/": {"internal/metrics"},
+	// HTTP is the API's business; reload answers one request of its own, images speaks to registries, Prometheus asks over it.
+	"net/http": {"cmd/lrd", "internal/api", "internal/images", "internal/metrics", "internal/reload", "internal/sessions"},
 }
 
 func TestImports(t *testing.T) {
