@@ -119,3 +119,21 @@ func TestRemoveThatFails(t *testing.T) {
 	assert.NilError(t, w.m.Remove(t.Context(), "web", RemoveOptions{}))
 	w.isGone(id)
 }
+
+// A container with a Record that cannot be read can be stopped, and then removed with all that it had.
+func TestRemoveUnreadable(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.started(withName("web"))
+	w.restart(func() { assert.NilError(t, os.WriteFile(w.m.records.path(id), []byte("{}"), 0o600)) })
+	err := w.m.Remove(t.Context(), id, RemoveOptions{Force: true})
+	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	assert.Check(t, w.status(id).Running())
+	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
+	w.becomes(id, container.StateDead)
+	w.restart(nil)
+	assert.Check(t, is.Equal(w.status(id).State, container.StateDead))
+	assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{}))
+	w.isGone(id)
+	w.leftNothing(id)
+	assert.Check(t, is.Len(w.networks.names(), 0))
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -26,9 +27,9 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	ctx = context.WithoutCancel(ctx)
 	r, s := c.snapshot()
 	switch {
-	case c.foreign: // before anything is killed for nothing
-		return cannotRemove(r, s)
 	case !s.Running():
+	case c.foreign: // nothing of it is known but that it runs
+		return cannotRemove(r, s)
 	case !o.Force && s.State == container.StatePaused:
 		return refused(errdefs.ErrConflict, "cannot remove container %q: container is paused and must be unpaused first", "/"+r.Name)
 	case !o.Force:
@@ -64,7 +65,7 @@ func (m *Manager) forceStop(ctx context.Context, c *Container) error {
 	return m.killAndWait(ctx, c, stopped)
 }
 
-// cannotRemove is for a container of which nobody knows what it is made of.
+// cannotRemove is for a container that runs, and of which nobody knows what it is made of.
 func cannotRemove(r Record, s Status) error {
 	return refused(errdefs.ErrFailedPrecondition, "cannot remove container %s: %s", r.Name, s.Reason)
 }
@@ -73,9 +74,6 @@ func cannotRemove(r Record, s Status) error {
 // wrong leaves it dead: what is left is shown, and can be removed again.
 func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) error {
 	r, s := c.snapshot()
-	if c.foreign {
-		return cannotRemove(r, s)
-	}
 	c.mu.Lock()
 	if c.gone {
 		c.mu.Unlock()
@@ -108,7 +106,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 }
 
 func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o RemoveOptions) error {
-	if r.Run != nil {
+	if r.Run != nil || c.foreign { // of a Record that cannot be read it is not known
 		if err := m.endRun(ctx, c); err != nil {
 			return err
 		}
@@ -123,7 +121,7 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 		}
 	}
 	var errs []error
-	if r.ImageID != "" {
+	if r.ImageID != "" || c.foreign {
 		errs = append(errs, m.o.Images.RemoveRootfs(ctx, c.id))
 	}
 	if o.Volumes {
@@ -139,5 +137,5 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 		}
 	}
 	// The Record goes last: until then a crash leaves something to go on from.
-	return removeAll(m.runDir(c.id), m.outputDir(c.id), m.dataDir(c.id))
+	return removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id), m.outputDir(c.id), m.dataDir(c.id))
 }

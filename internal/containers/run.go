@@ -62,8 +62,8 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	if r.Run != nil && r.Run.Endpoint != nil {
 		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
 	}
-	if c.foreign {
-		return errors.Join(errs...) // what else it stands on is not known
+	if c.foreign { // what else it stands on is not known
+		return errors.Join(append(errs, m.o.Networks.Detach(ctx, c.id))...)
 	}
 	if _, ok := healthCheck(&r); ok {
 		m.keepHealth(c)
