@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"net"
@@ -178,32 +180,82 @@ func unframe(t *testing.T, f Framing, b []byte) string {
 
 var framings = []Framing{{}, {Multiplexed: true}, {Chunked: true}, {Chunked: true, Multiplexed: true}}
 
+// doubles finds out how often something comes again in got, which else is want; no more than limit bytes at a time.
+func doubles(t *testing.T, got, want string, limit int) (times int) {
+	t.Helper()
+	const sure = 16 // so many bytes are found in one place only
+	at := 0
+	here := func(p int) bool {
+		n := min(sure, len(got), len(want)-p)
+		return n > 0 && got[:n] == want[p:p+n]
+	}
+	for len(got) > 0 {
+		if here(at) {
+			got, at = got[1:], at+1
+			continue
+		}
+		back := 1
+		for ; back <= min(limit, at) && !here(at-back); back++ {
+		}
+		if back > min(limit, at) {
+			// What comes again begins within the next few bytes.
+			assert.Assert(t, at < len(want) && got[0] == want[at], "behind byte %d of %d comes %q", at, len(want), got[:min(len(got), 100)])
+			got, at = got[1:], at+1
+			continue
+		}
+		at, times = at-back, times+1
+	}
+	assert.Equal(t, at, len(want), "the end is missing")
+	return times
+}
+
 // TestKilledAnywhere: a SIGKILL after every number of steps there is, again and again. Nothing is lost, the stream
-// is well formed, and at most one piece is doubled by each.
+// is well formed, and at most one piece is doubled by each. The pieces are small: that is how large a unix socket
+// takes them when its buffer is the smallest there is.
 func TestKilledAnywhere(t *testing.T) {
+	all, doubled := 0, 0
 	for _, framing := range framings {
 		for steps := 1; steps < 40; steps++ {
 			server, client := pair(t)
 			assert.NilError(t, client.SetReadBuffer(1<<20))
-			source := newTape(30)
+			setBuffer(t, server, 1)
+			source := newTape(60)
 			path := filepath.Join(t.TempDir(), "s")
 			got := make(chan []byte, 1)
 			go func() { b, _ := io.ReadAll(client); client.Close(); got <- b }()
-			kills := 0
+			kills, piece := 0, 0
 			streams := func(at Cursor) Streams {
 				return Streams{Output: source.from(at), Stdout: true, Stderr: true}
 			}
 			// The same number again would never come further than that.
 			for !process(t, server, path, Description{Framing: framing}, streams, steps+kills, 0) {
 				kills++
+				if st, _, err := loadState(path); err == nil {
+					piece = max(piece, len(st.out))
+					st.close()
+				}
 			}
 			b := <-got
 			for bytes.HasPrefix(b, []byte("HEAD\n")) {
 				b = b[len("HEAD\n"):]
 			}
-			lines(t, unframe(t, framing, b))
+			assert.Assert(t, piece < 4096, "the pieces are of %d bytes", piece)
+			n := doubles(t, unframe(t, framing, b), source.all(), piece)
+			assert.Assert(t, n <= kills, "%d kills doubled %d pieces", kills, n)
+			all, doubled = all+kills, doubled+n
 		}
 	}
+	t.Logf("%d kills, %d pieces doubled", all, doubled)
+}
+
+// setBuffer sets the size of the send buffer, as far as the kernel lets it.
+func setBuffer(t *testing.T, f *os.File, size int) {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	assert.NilError(t, err)
+	assert.NilError(t, raw.Control(func(fd uintptr) {
+		assert.NilError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, size))
+	}))
 }
 
 // TestFrozenAnywhere: a planned stop after every number of bytes there is. Every byte is seen once.
@@ -468,18 +520,23 @@ func (s *fakeStore) Take(name string) *os.File {
 	return dup(s.files[name])
 }
 
-// FuzzState: whatever is in a session's file, it is understood or refused.
+// FuzzState: whatever is in a session's file, it is understood or refused. The file's parts are the input, as there
+// is a lot of nothing between them.
 func FuzzState(f *testing.F) {
-	r := record{at: Cursor{1, 2, 3}, skip: 4, outLen: 10, outSent: 5}
-	good := make([]byte, staticPlace+6)
-	copy(good, r.encode())
-	copy(good[staticPlace:], "\x02\x00\x00\x00{}")
-	f.Add(good)
-	f.Add(good[:recordSize])
-	f.Add([]byte(nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	r := record{at: Cursor{1, 2, 3}, skip: 4, outLen: 5, outSent: 2, inLen: 3, inSent: 1, held: 1}
+	f.Add(r.encode(), []byte("piece"), []byte("in"), []byte("\x02\x00\x00\x00{}"))
+	f.Add(r.encode(), []byte("piece"), []byte("inp"), []byte("\x0a\x00\x00\x00{\"kind\":1}"))
+	f.Add(r.encode()[:20], []byte(nil), []byte(nil), []byte("\xff\xff\xff\xff"))
+	r.over, r.inputEnded, r.outLen, r.outSent, r.inLen, r.inSent = true, true, 0, 0, 0, 0
+	f.Add(r.encode(), []byte(nil), []byte(nil), []byte("\x1c\x00\x00\x00{\"framing\":{\"chunked\":true}}"))
+	f.Fuzz(func(t *testing.T, head, out, in, static []byte) {
+		if len(head) == recordSize { // else none but the seeds would have the right sum
+			head = bytes.Clone(head)
+			binary.LittleEndian.PutUint32(head[recordSize-4:], crc32.Checksum(head[:recordSize-4], castagnoli))
+		}
 		s := &state{}
-		if _, err := s.parse(bytes.NewReader(b)); err != nil {
+		d, err := s.parse(parts{0: head, outputPlace: out, inputPlace: in, staticPlace: static})
+		if err != nil {
 			return
 		}
 		if len(s.unsent()) > maxPiece || len(s.unwritten()) > maxInput {
@@ -489,5 +546,23 @@ func FuzzState(f *testing.F) {
 		if err != nil || again != s.rec {
 			t.Fatalf("%+v became %+v, %v", s.rec, again, err)
 		}
+		if _, err := json.Marshal(d); err != nil {
+			t.Fatal(err)
+		}
 	})
+}
+
+// parts is a file with holes.
+type parts map[int64][]byte
+
+func (p parts) ReadAt(b []byte, at int64) (n int, err error) {
+	for place, part := range p {
+		if at >= place && at-place < int64(len(part)) {
+			if n = copy(b, part[at-place:]); n == len(b) {
+				return n, nil
+			}
+			return n, io.ErrUnexpectedEOF
+		}
+	}
+	return 0, io.EOF
 }
