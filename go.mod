@@ -16,6 +16,7 @@ require (
 	github.com/google/go-containerregistry v0.21.6
 	github.com/google/renameio/v2 v2.0.2
 	github.com/klauspost/compress v1.20.1
+	github.com/miekg/dns v1.1.73
 	github.com/moby/docker-image-spec v1.3.1
 	github.com/moby/moby/api v1.56.1
 	github.com/moby/moby/client v0.6.2
