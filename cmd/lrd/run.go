@@ -159,8 +159,8 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	if d.vols, err = volumes.Open(filepath.Join(cfg.DataRoot, "volumes"), d.log); err != nil {
 		return nil, fmt.Errorf("cannot open the volumes: %w", err)
 	}
-	if d.net, err = networks.Open(ctx, networks.Options{Bip: cfg.Bip, MTU: cfg.MTU, RunDir: filepath.Join(cfg.ExecRoot, "netns"), Log: d.log}); err != nil {
-		return nil, fmt.Errorf("cannot set up the default network: %w", err)
+	if d.net, err = networks.Open(ctx, networkOptions(cfg, d.log)); err != nil {
+		return nil, fmt.Errorf("cannot set up the networks: %w", err)
 	}
 	machine, err := oci.Probe()
 	if err != nil {
@@ -189,6 +189,18 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	d.closers = append(d.closers, d.ctrs.Close)
 	watch = d.units.Watch(containers.UnitPrefix)
 	return watch, nil
+}
+
+func networkOptions(cfg *config.Config, log *slog.Logger) networks.Options {
+	var pools []networks.Pool
+	for _, p := range cfg.AddressPools {
+		pools = append(pools, networks.Pool(p))
+	}
+	return networks.Options{
+		Bip: cfg.Bip, FixedCIDR: cfg.FixedCIDR, MTU: cfg.MTU, Pools: pools,
+		DataDir: filepath.Join(cfg.DataRoot, "networks"), RunDir: filepath.Join(cfg.ExecRoot, "netns"),
+		NamesDir: filepath.Join(cfg.ExecRoot, "dns"), NamesSocket: filepath.Join(cfg.ExecRoot, "dns.sock"), Log: log,
+	}
 }
 
 func imageOptions(cfg *config.Config, log *slog.Logger) images.Options {

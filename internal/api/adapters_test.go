@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -19,9 +21,9 @@ import (
 
 // The packages that do the work fit what is asked of them.
 var (
-	_ DefaultNetwork = (*networks.Manager)(nil)
-	_ ImageUsers     = (*containers.Manager)(nil)
-	_ VolumeUsers    = (*containers.Manager)(nil)
+	_ NetworkStore = (*networks.Manager)(nil)
+	_ ImageUsers   = (*containers.Manager)(nil)
+	_ VolumeUsers  = (*containers.Manager)(nil)
 )
 
 type volumeUsers map[string][]string
@@ -52,11 +54,33 @@ func TestVolumesInUseStay(t *testing.T) {
 	assert.NilError(t, err)
 }
 
-type bridge struct{}
+// bridges are the default network and one of a user's, which was made a day ago.
+type bridges struct{ removed *[]string }
 
-func (bridge) Bridge() string       { return "lrd0" }
-func (bridge) Subnet() netip.Prefix { return netip.MustParsePrefix("172.30.0.0/16") }
-func (bridge) Gateway() netip.Addr  { return netip.MustParseAddr("172.30.0.1") }
+func (bridges) Networks() []networks.Network {
+	subnet := func(text string) []networks.Subnet {
+		p := netip.MustParsePrefix(text)
+		return []networks.Subnet{{Subnet: p, Gateway: p.Addr().Next()}}
+	}
+	return []networks.Network{
+		{ID: networks.BuiltinID("bridge"), Name: "bridge", Bridge: "lrd0", Subnets: subnet("172.30.0.0/16")},
+		{
+			ID: strings.Repeat("a", 64), Name: "mine", Subnets: subnet("10.0.0.0/24"), Labels: map[string]string{"x": "y"}, Internal: true,
+			Created: time.Now().Add(-24 * time.Hour),
+		},
+	}
+}
+
+func (b bridges) Create(_ context.Context, req network.CreateRequest) (networks.Network, error) {
+	return networks.Network{Name: req.Name}, nil
+}
+
+func (b bridges) Remove(_ context.Context, ref string) (networks.Network, error) {
+	*b.removed = append(*b.removed, ref)
+	return networks.Network{Name: "mine", ID: ref}, nil
+}
+
+func (bridges) InUse(string) bool { return false }
 
 // oneContainer is a list of one container on the bridge.
 type oneContainer struct{ ContainerViews }
@@ -70,21 +94,23 @@ func (oneContainer) List(context.Context, containers.ListOptions) ([]container.S
 	}}, nil
 }
 
-func TestBuiltinNetworks(t *testing.T) {
-	n := FromNetworks(bridge{}, oneContainer{})
+func TestNetworks(t *testing.T) {
+	removed := new([]string)
+	n := FromNetworks(bridges{removed}, oneContainer{})
 	for _, tc := range []struct {
 		key, value string
 		want       []string
 	}{
-		{"", "", []string{"bridge", "host", "none"}},
+		{"", "", []string{"bridge", "mine", "host", "none"}},
 		{"name", "o", []string{"host", "none"}},
 		{"driver", "null", []string{"none"}},
-		{"id", containers.NetworkID("host")[:8], []string{"host"}},
+		{"id", networks.BuiltinID("host")[:8], []string{"host"}},
 		{"type", "builtin", []string{"bridge", "host", "none"}},
-		{"type", "custom", nil},
+		{"type", "custom", []string{"mine"}},
 		{"scope", "swarm", nil},
-		{"label", "x", nil},
-		{"dangling", "true", nil},
+		{"label", "x", []string{"mine"}},
+		{"label", "x=z", nil},
+		{"dangling", "true", []string{"mine"}},
 		{"dangling", "false", []string{"bridge", "host", "none"}},
 	} {
 		list, err := n.List(t.Context(), containers.Filters{tc.key: {tc.value: tc.key != ""}})
@@ -98,13 +124,39 @@ func TestBuiltinNetworks(t *testing.T) {
 		}
 		assert.DeepEqual(t, names, tc.want)
 	}
-	b, err := n.Inspect(t.Context(), containers.NetworkID("bridge")[:12])
+	b, err := n.Inspect(t.Context(), networks.BuiltinID("bridge")[:12])
 	assert.NilError(t, err)
 	assert.Equal(t, b.IPAM.Config[0].Gateway.String(), "172.30.0.1")
 	assert.Equal(t, b.Containers["c1"].Name, "web")
 	assert.Equal(t, b.Containers["c1"].IPv4Address.String(), "172.30.0.2/16")
-	_, err = n.Inspect(t.Context(), "mine")
-	assert.Error(t, err, "network mine not found")
+	_, err = n.Inspect(t.Context(), "nobody")
+	assert.Error(t, err, "network nobody not found")
 	_, err = n.Inspect(t.Context(), "")
+	assert.Assert(t, errdefs.IsInvalidArgument(err))
+	_, err = n.List(t.Context(), containers.Filters{"type": {"odd": true}})
+	assert.ErrorContains(t, err, "invalid filter: 'type'='odd'")
+
+	mine, err := n.Inspect(t.Context(), "mine")
+	assert.NilError(t, err)
+	assert.Check(t, mine.Internal && mine.Labels["x"] == "y" && len(mine.Containers) == 0)
+	_, err = n.Remove(t.Context(), "host")
+	assert.Error(t, err, "host is a pre-defined network and cannot be removed")
+	for _, tc := range []struct {
+		f    containers.Filters
+		want int
+	}{
+		{nil, 1},
+		{containers.Filters{"until": {"1h": true}}, 1},
+		{containers.Filters{"until": {"48h": true}}, 0},
+		{containers.Filters{"label": {"x": true}}, 1},
+		{containers.Filters{"label!": {"x=y": true}}, 0},
+		{containers.Filters{"label!": {"z": true}}, 1},
+	} {
+		*removed = nil
+		gone, err := n.Prune(t.Context(), tc.f)
+		assert.NilError(t, err)
+		assert.Check(t, len(gone) == tc.want && len(*removed) == tc.want, "%v", tc.f)
+	}
+	_, err = n.Prune(t.Context(), containers.Filters{"until": {"soon": true}})
 	assert.Assert(t, errdefs.IsInvalidArgument(err))
 }

@@ -39,6 +39,8 @@ type ContainerChanges interface {
 	Update(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error)
 	Remove(ctx context.Context, ref string, o containers.RemoveOptions) error
 	Prune(ctx context.Context, f containers.Filters) (container.PruneReport, error)
+	ConnectNetwork(ctx context.Context, ref, network string, e *network.EndpointSettings) error
+	DisconnectNetwork(ctx context.Context, ref, network string) error
 }
 
 // ContainerViews are what a client can see of containers.
@@ -163,10 +165,14 @@ type Volumes interface {
 	Prune(ctx context.Context, filters containers.Filters) (volume.PruneReport, error)
 }
 
-// Networks are the networks that a container can be in.
+// Networks are the networks that a container can be in. Who is in one is known to it.
 type Networks interface {
 	List(ctx context.Context, filters containers.Filters) ([]network.Inspect, error)
 	Inspect(ctx context.Context, ref string) (network.Inspect, error)
+	Create(ctx context.Context, req network.CreateRequest) (network.Inspect, error)
+	Remove(ctx context.Context, ref string) (network.Inspect, error)
+	// Prune removes the networks of users that nobody is in; those that were removed are told with an error too.
+	Prune(ctx context.Context, filters containers.Filters) ([]network.Inspect, error)
 }
 
 // Events is events.Hub.

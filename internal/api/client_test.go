@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	eventtypes "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"go.uber.org/goleak"
 	"gotest.tools/v3/assert"
@@ -242,6 +243,21 @@ func TestClientAndTheRest(t *testing.T) {
 	assert.Equal(t, nets.Items[0].Name, "bridge")
 	_, err = c.NetworkRemove(t.Context(), "bridge", client.NetworkRemoveOptions{})
 	assert.Error(t, err, "Error response from daemon: bridge is a pre-defined network and cannot be removed")
+	made, err := c.NetworkCreate(t.Context(), "mine", client.NetworkCreateOptions{Driver: "bridge"})
+	assert.NilError(t, err)
+	assert.Equal(t, made.ID, "n1")
+	_, err = c.NetworkConnect(t.Context(), "mine", client.NetworkConnectOptions{Container: "a", EndpointConfig: &network.EndpointSettings{GwPriority: 1}})
+	assert.NilError(t, err)
+	_, err = c.NetworkDisconnect(t.Context(), "mine", client.NetworkDisconnectOptions{Container: "a"})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, w.containers.joined, []string{"connect mine true", "disconnect mine"})
+	_, err = c.NetworkDisconnect(t.Context(), "mine", client.NetworkDisconnectOptions{Container: "nobody"})
+	assert.ErrorContains(t, err, "No such container")
+	pruned, err := c.NetworkPrune(t.Context(), client.NetworkPruneOptions{})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, pruned.Report.NetworksDeleted, []string{"old"})
+	_, err = c.NetworkRemove(t.Context(), "mine", client.NetworkRemoveOptions{})
+	assert.NilError(t, err)
 	_, err = c.SwarmInit(t.Context(), client.SwarmInitOptions{})
 	assert.Error(t, err, "Error response from daemon: --live-restore daemon configuration is incompatible with swarm mode")
 	w.conf.LiveRestore = false

@@ -74,8 +74,18 @@ func summariesFor(v version, list []container.Summary) []container.Summary {
 	return out
 }
 
-// inspectFor: up to 1.51 NetworkSettings had the addresses of the default bridge as fields of its own.
+// inspectFor: up to 1.51 NetworkSettings had the addresses of the default bridge as fields of its own; up to 1.44 the
+// beginning of the container's ID was among its aliases, where docker-compose looks for it.
 func inspectFor(v version, c container.InspectResponse) (any, error) {
+	if v.before(45) && c.NetworkSettings != nil {
+		for name, ep := range c.NetworkSettings.Networks {
+			if container.NetworkMode(name).IsUserDefined() && len(c.ID) >= 12 {
+				ep = ep.Copy()
+				ep.Aliases = append(ep.Aliases, c.ID[:12])
+				c.NetworkSettings.Networks[name] = ep
+			}
+		}
+	}
 	if v.before(48) {
 		c.ImageManifestDescriptor = nil
 	}

@@ -47,7 +47,8 @@ type fakeContainers struct {
 	slow   chan struct{} // Stop waits for it, if set
 	exec   *fakeExec     // the one made last
 
-	samples   uint64 // how many Stats has taken
+	joined    []string // networks connected and disconnected
+	samples   uint64   // how many Stats has taken
 	extracted extracted
 	committed containers.CommitOptions
 	pruned    containers.Filters
@@ -556,6 +557,40 @@ func (fakeNetworks) Inspect(_ context.Context, ref string) (network.Inspect, err
 		return network.Inspect{}, errdefs.ErrNotFound.WithMessage("network " + ref + " not found")
 	}
 	return network.Inspect{Network: network.Network{Name: "bridge"}}, nil
+}
+
+func (fakeNetworks) Create(_ context.Context, req network.CreateRequest) (network.Inspect, error) {
+	if req.Name == "" {
+		return network.Inspect{}, errdefs.ErrInvalidArgument.WithMessage("network name is required")
+	}
+	return network.Inspect{Network: network.Network{Name: req.Name, ID: "n1", Driver: "bridge"}}, nil
+}
+
+func (n fakeNetworks) Remove(ctx context.Context, ref string) (network.Inspect, error) {
+	if ref == "bridge" {
+		return network.Inspect{}, errdefs.ErrPermissionDenied.WithMessage("bridge is a pre-defined network and cannot be removed")
+	}
+	return network.Inspect{Network: network.Network{Name: ref, ID: "n1", Driver: "bridge"}}, nil
+}
+
+func (n fakeNetworks) Prune(context.Context, containers.Filters) ([]network.Inspect, error) {
+	return []network.Inspect{{Network: network.Network{Name: "old", ID: "n2", Driver: "bridge"}}}, nil
+}
+
+func (f *fakeContainers) ConnectNetwork(_ context.Context, ref, name string, e *network.EndpointSettings) error {
+	_, err := f.get(ref)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.joined = append(f.joined, fmt.Sprint("connect ", name, " ", e != nil && e.GwPriority != 0))
+	return err
+}
+
+func (f *fakeContainers) DisconnectNetwork(_ context.Context, ref, name string) error {
+	_, err := f.get(ref)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.joined = append(f.joined, "disconnect "+name)
+	return err
 }
 
 // world is a Server over fakes on a unix socket.

@@ -1,10 +1,9 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 
-	"github.com/containerd/errdefs"
+	eventtypes "github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -30,16 +29,87 @@ func (s *Server) networkInspect(w http.ResponseWriter, r *request) error {
 	return answerJSON(w, http.StatusOK, n)
 }
 
-// networkRemove refuses: every network that lrd has is one of its own.
-func (s *Server) networkRemove(_ http.ResponseWriter, r *request) error {
-	n, err := s.Networks.Inspect(r.Context(), r.vars["ref"])
+func (s *Server) networkCreate(w http.ResponseWriter, r *request) error {
+	var req network.CreateRequest
+	if err := r.decode(w, &req); err != nil {
+		return err
+	}
+	n, err := s.Networks.Create(r.Context(), req)
 	if err != nil {
 		return err
 	}
-	return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("%s is a pre-defined network and cannot be removed", n.Name))
+	s.networkEvent(eventtypes.ActionCreate, n)
+	return answerJSON(w, http.StatusCreated, network.CreateResponse{ID: n.ID})
 }
 
-// networkPrune finds nothing: only user-defined networks are pruned, and there are none.
-func (s *Server) networkPrune(w http.ResponseWriter, _ *request) error {
-	return answerJSON(w, http.StatusOK, network.PruneReport{NetworksDeleted: []string{}})
+func (s *Server) networkRemove(w http.ResponseWriter, r *request) error {
+	n, err := s.Networks.Remove(r.Context(), r.vars["ref"])
+	if err != nil {
+		return err
+	}
+	s.networkEvent(eventtypes.ActionDestroy, n)
+	return noContent(w)
+}
+
+func (s *Server) networkPrune(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	f := q.filters("label", "label!", "until")
+	if q.err != nil {
+		return q.err
+	}
+	removed, err := s.Networks.Prune(r.Context(), f)
+	report := network.PruneReport{NetworksDeleted: []string{}}
+	for _, n := range removed {
+		s.networkEvent(eventtypes.ActionDestroy, n)
+		report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
+	}
+	if err != nil {
+		return err
+	}
+	s.Events.Publish(eventtypes.Message{
+		Type: eventtypes.NetworkEventType, Action: eventtypes.ActionPrune,
+		Actor: eventtypes.Actor{Attributes: map[string]string{"reclaimed": "0"}},
+	})
+	return answerJSON(w, http.StatusOK, report)
+}
+
+func (s *Server) networkConnect(w http.ResponseWriter, r *request) error {
+	var req network.ConnectRequest
+	if err := r.decode(w, &req); err != nil {
+		return err
+	}
+	if req.Container == "" {
+		return invalid("a container to connect is needed")
+	}
+	if r.version.before(48) && req.EndpointConfig != nil {
+		req.EndpointConfig.GwPriority = 0
+	}
+	if err := s.Containers.ConnectNetwork(r.Context(), req.Container, r.vars["ref"], req.EndpointConfig); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// networkDisconnect knows no force: there is nothing that a container's endpoint could depend on and that may be away.
+func (s *Server) networkDisconnect(w http.ResponseWriter, r *request) error {
+	var req network.DisconnectRequest
+	if err := r.decode(w, &req); err != nil {
+		return err
+	}
+	if req.Container == "" {
+		return invalid("a container to disconnect is needed")
+	}
+	if err := s.Containers.DisconnectNetwork(r.Context(), req.Container, r.vars["ref"]); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *Server) networkEvent(action eventtypes.Action, n network.Inspect) {
+	s.Events.Publish(eventtypes.Message{
+		Type: eventtypes.NetworkEventType, Action: action,
+		Actor: eventtypes.Actor{ID: n.ID, Attributes: map[string]string{"name": n.Name, "type": n.Driver}},
+	})
 }

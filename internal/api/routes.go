@@ -105,12 +105,12 @@ var routes = []route{
 
 	// Networks
 	{get, "/networks", query, (*Server).networkList},
-	{post, "/networks/create", query, missing(noNetworks)},
-	{post, "/networks/prune", query, (*Server).networkPrune},
+	{post, "/networks/create", change, (*Server).networkCreate},
+	{post, "/networks/prune", change, (*Server).networkPrune},
 	{get, "/networks/{ref}", query, (*Server).networkInspect},
-	{post, "/networks/{ref}/connect", query, missing(noNetworks)},
-	{post, "/networks/{ref}/disconnect", query, missing(noNetworks)},
-	{del, "/networks/{ref}", query, (*Server).networkRemove},
+	{post, "/networks/{ref}/connect", change, (*Server).networkConnect},
+	{post, "/networks/{ref}/disconnect", change, (*Server).networkDisconnect},
+	{del, "/networks/{ref}", change, (*Server).networkRemove},
 
 	// Plugins: there are none, and none can be added.
 	{get, "/plugins", query, (*Server).pluginList},
@@ -148,7 +148,6 @@ var routes = []route{
 
 // Sentences of more than one row.
 const (
-	noBuild    = "lrd does not build images: use buildah build and load what it makes (buildah push NAME docker-archive:FILE:NAME, docker load -i FILE), or docker buildx build --load with the docker-container driver"
-	noNetworks = "lrd has no user-defined networks yet: use the networks bridge, host and none, or --network container:NAME"
-	noPlugins  = "lrd has no plugins"
+	noBuild   = "lrd does not build images: use buildah build and load what it makes (buildah push NAME docker-archive:FILE:NAME, docker load -i FILE), or docker buildx build --load with the docker-container driver"
+	noPlugins = "lrd has no plugins"
 )

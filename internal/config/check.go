@@ -28,6 +28,9 @@ func (c *Config) check() (errs Errors) {
 		bad("data-root", fmt.Sprintf("data-root (%s) and exec-root (%s) lie in each other", quote(c.DataRoot), quote(c.ExecRoot)),
 			"two directories apart: only one of them survives a reboot")
 	}
+	if f := c.FixedCIDR; f.IsValid() && (!c.Bip.Masked().Contains(f.Addr()) || f.Bits() < c.Bip.Bits()) {
+		bad("fixed-cidr", fmt.Sprintf("%s is not part of the network of bip, %s", f, c.Bip.Masked()), "a part of that network")
+	}
 	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok {
 		names := slices.Sorted(maps.Keys(c.Runtimes))
 		bad("default-runtime", fmt.Sprintf("there is no runtime %s%s", quote(c.DefaultRuntime), didYouMean(c.DefaultRuntime, names)),

@@ -46,11 +46,15 @@ type Config struct {
 	InsecureRegistries     []string // host, host:port or CIDR
 	RegistryMirrors        []string // URLs
 
-	Bip       netip.Prefix // the bridge's own address and the prefix length of its network
-	MTU       int
-	DNS       []netip.Addr
-	DNSSearch []string
-	DNSOpts   []string
+	Bip netip.Prefix // the bridge's own address and the prefix length of its network
+	// FixedCIDR is the part of it that containers get addresses from; the zero value is all of it.
+	FixedCIDR netip.Prefix
+	// AddressPools are where networks that name no subnet get theirs; empty for lrd's own.
+	AddressPools []AddressPool
+	MTU          int
+	DNS          []netip.Addr
+	DNSSearch    []string
+	DNSOpts      []string
 
 	DefaultRuntime string
 	Runtimes       map[string]Runtime // by name; holds DefaultRuntime

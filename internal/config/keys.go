@@ -162,6 +162,17 @@ var table = []*Key{
 		binding: one(bridgeAddress, func(c *Config) *netip.Prefix { return &c.Bip }, netip.MustParsePrefix("10.87.0.1/16")),
 	},
 	{
+		Name: "fixed-cidr", Docker: true,
+		Doc:     "The part of the default bridge's network that containers get addresses from. Empty is all of it.",
+		binding: one(subnetOrNone, func(c *Config) *netip.Prefix { return &c.FixedCIDR }, netip.Prefix{}),
+	},
+	{
+		Name: "default-address-pools", Docker: true, Aliases: []string{"default-address-pool"},
+		Doc: "Where networks that are made without `--subnet` get theirs: each pool is cut into subnets of the size, the first " +
+			"that is free is taken. Without any these are 172.18.0.0/16 to 172.31.0.0/16, and 192.168.0.0/16 in pieces of /20.",
+		binding: many(addressPool, func(c *Config) *[]AddressPool { return &c.AddressPools }),
+	},
+	{
 		Name: "mtu", Docker: true,
 		Doc:     "MTU of the default bridge, in bytes. 68 is the least that IPv4 allows (RFC 791).",
 		binding: one(integer(68, 65535), func(c *Config) *int { return &c.MTU }, 1500),

@@ -43,13 +43,15 @@ type bundle struct {
 	policy   container.RestartPolicy
 	spec     *specs.Spec
 	health   *health.Script // nil without a health check
+	// endedMark is a file that keeps the container's names from being told; "" if it has none.
+	endedMark string
 }
 
 // bundleOf is the bundle of a container, but for the Spec.
 func (m *Manager) bundleOf(r *Record) bundle {
 	b := bundle{
 		id: r.ID, name: r.Name, dir: m.runDir(r.ID), root: m.runtimeDir(), runtime: r.Runtime,
-		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, policy: r.HostConfig.RestartPolicy,
+		tty: r.Config.Tty, stdin: r.Config.OpenStdin && !r.Config.Tty, policy: r.HostConfig.RestartPolicy, endedMark: r.Run.endedMark(),
 	}
 	if check, ok := healthCheck(r); ok {
 		b.health = b.healthScript(check)
@@ -123,6 +125,9 @@ func (b bundle) create() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
 	fmt.Fprintf(&s, ": >%s\n", quote(b.path(runtimeLog)))
+	if b.endedMark != "" {
+		fmt.Fprintf(&s, "rm -f %s\n", quote(b.endedMark))
+	}
 	args := append(b.logging(),
 		"create", "--bundle", b.path("bundle"), "--pid-file", b.path(pidFile))
 	if b.tty {
@@ -163,6 +168,9 @@ func (b bundle) exited() string {
 	s.WriteString(noteExit(b.path(exitsFile)))
 	if b.health != nil {
 		s.WriteString(b.health.End())
+	}
+	if b.endedMark != "" {
+		fmt.Fprintf(&s, ": >%s\n", quote(b.endedMark))
 	}
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
 	return s.String()

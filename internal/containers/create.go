@@ -21,7 +21,6 @@ import (
 	"lrd/internal/config"
 	"lrd/internal/health"
 	"lrd/internal/images"
-	"lrd/internal/networks"
 	"lrd/internal/oci"
 )
 
@@ -90,7 +89,8 @@ func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg 
 	if err := health.Validate(c.Healthcheck); err != nil {
 		return Record{}, err
 	}
-	if err := m.checkNetwork(&c, &h, req.NetworkingConfig); err != nil {
+	memberships, err := m.checkNetworks(&c, &h, req.NetworkingConfig)
+	if err != nil {
 		return Record{}, err
 	}
 	rt, err := resolveRuntime(h.Runtime, cfg)
@@ -99,7 +99,7 @@ func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg 
 	}
 	r := Record{
 		ID: id, Name: strings.TrimPrefix(req.Name, "/"), Created: time.Now().UTC(),
-		Config: &c, HostConfig: &h, ImageID: img.ID.String(), Runtime: rt,
+		Config: &c, HostConfig: &h, ImageID: img.ID.String(), Runtime: rt, Memberships: memberships,
 		Home:   Home{StorageDriver: m.o.Images.Driver()},
 		Status: SavedStatus{State: container.StateCreated},
 	}
@@ -187,53 +187,6 @@ func mergeDefaults(c *container.Config, h *container.HostConfig, cfg *config.Con
 	h.LogConfig = mergeLog(h.LogConfig, cfg)
 	if cfg.NoNewPrivileges && !slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }) {
 		h.SecurityOpt = append(slices.Clone(h.SecurityOpt), "no-new-privileges")
-	}
-	return nil
-}
-
-// checkNetwork refuses networks that lrd does not have, and sees to it that a
-// container whose network is to be shared is there.
-func (m *Manager) checkNetwork(c *container.Config, h *container.HostConfig, n *network.NetworkingConfig) error {
-	mode := h.NetworkMode
-	switch {
-	case mode.IsUserDefined():
-		return refused(errdefs.ErrNotImplemented,
-			"network %s: this version of lrd has no user-defined networks; use bridge (the default), host, none or container:NAME", mode)
-	case mode.IsContainer():
-		other, err := m.findOther(mode.ConnectedContainer())
-		if err != nil {
-			return err
-		}
-		// By ID from now on: names can change hands.
-		h.NetworkMode = container.NetworkMode("container:" + other.id)
-		if len(h.PortBindings) > 0 || h.PublishAllPorts {
-			return refused(errdefs.ErrInvalidArgument, "conflicting options: port publishing and the container type network mode")
-		}
-	}
-	if n != nil {
-		for name, endpoint := range n.EndpointsConfig {
-			if name != network.NetworkBridge && name != network.NetworkDefault && name != network.NetworkHost && name != network.NetworkNone && name != string(mode) {
-				return refused(errdefs.ErrNotImplemented,
-					"network %s: this version of lrd has no user-defined networks; use bridge (the default), host, none or container:NAME", name)
-			}
-			if err := checkEndpoint(name, endpoint); err != nil {
-				return err
-			}
-		}
-	}
-	_, err := networks.ParsePortBindings(h.PortBindings, c.ExposedPorts, h.PublishAllPorts)
-	return err
-}
-
-// checkEndpoint refuses what lrd cannot give a container in a network, rather than to give it something else.
-func checkEndpoint(name string, e *network.EndpointSettings) error {
-	switch {
-	case e == nil:
-	case e.IPAMConfig != nil && (e.IPAMConfig.IPv4Address.IsValid() || e.IPAMConfig.IPv6Address.IsValid()):
-		return refused(errdefs.ErrInvalidArgument,
-			"invalid config for network %s: invalid endpoint settings: user-specified IP address is supported on user-defined networks only", name)
-	case len(e.MacAddress) > 0:
-		return refused(errdefs.ErrNotImplemented, "network %s: this version of lrd chooses the MAC address of a container itself", name)
 	}
 	return nil
 }
@@ -345,6 +298,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	if err = c.update(func(r *Record, _ *Status) { r.Name = name }); err == nil {
 		c.renamedLog(name)
 		remove = old
+		m.renameInNetworks(ctx, c, old, name)
 	}
 	m.mu.Lock()
 	delete(m.names, remove)

@@ -1,10 +1,10 @@
 package containers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -14,39 +14,6 @@ import (
 	"lrd/internal/networks"
 	"lrd/internal/oci"
 )
-
-// joinNetwork gives the container its network: a place in the bridge, an empty
-// namespace, the host's, or that of another container.
-//
-// Namespaces are named by a path and not by a process, so that they are there
-// again when systemd restarts the container.
-func (m *Manager) joinNetwork(ctx context.Context, r *Record, run *Run, in *oci.Input, undo *cleanup) error {
-	mode := r.HostConfig.NetworkMode
-	switch {
-	case mode.IsHost():
-		return nil
-	case mode.IsContainer():
-		path, err := m.networkOf(mode.ConnectedContainer())
-		in.NetNS = path
-		return err
-	}
-	ports, err := networks.ParsePortBindings(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
-	if err != nil {
-		return err
-	}
-	isolated := mode.IsNone() || r.Config.NetworkDisabled
-	if isolated {
-		ports = nil
-	}
-	endpoint, err := m.o.Networks.Attach(ctx, networks.Request{ContainerID: r.ID, Ports: ports, Isolated: isolated})
-	if err != nil {
-		return fmt.Errorf("cannot set up the network: %w", err)
-	}
-	undo.add(func() { _ = m.o.Networks.Detach(ctx, r.ID) })
-	run.Endpoint = &endpoint
-	in.NetNS = endpoint.NetNS
-	return nil
-}
 
 // networkOf is the path of the network namespace of a running container.
 func (m *Manager) networkOf(ref string) (string, error) {
@@ -58,8 +25,8 @@ func (m *Manager) networkOf(ref string) (string, error) {
 	if !s.Running() {
 		return "", refused(errdefs.ErrConflict, "cannot join network of a non running container: %s", other.id)
 	}
-	if r.Run != nil && r.Run.Endpoint != nil {
-		return r.Run.Endpoint.NetNS, nil
+	if r.Run != nil && r.Run.Sandbox != nil {
+		return r.Run.Sandbox.NetNS, nil
 	}
 	return processNamespace(s, "net"), nil
 }
@@ -110,18 +77,18 @@ func (m *Manager) writeEtc(r *Record, run *Run, cfg *config.Config, in *oci.Inpu
 		name, _ = os.Hostname()
 	}
 	hosts := networks.HostsOptions{Hostname: name, Domainname: in.Domainname, ExtraHosts: r.HostConfig.ExtraHosts, HostGateway: cfg.Bip.Addr()}
-	if run.Endpoint != nil {
-		hosts.IP = run.Endpoint.IP
+	if run.Sandbox != nil {
+		for _, e := range run.Sandbox.Endpoints {
+			hosts.IPs = append(hosts.IPs, e.IP, e.IP6)
+		}
 	}
 	hostsFile, err := networks.Hosts(hosts)
 	if err != nil {
 		return err
 	}
 	resolv := networks.ResolvOptions{
-		Servers: cfg.DNS, Search: cfg.DNSSearch, Options: cfg.DNSOpts, HostNetwork: mode.IsHost(),
-	}
-	if h := r.HostConfig; len(h.DNS) > 0 {
-		resolv.Servers = h.DNS
+		Servers: nameServers(r, cfg), Search: cfg.DNSSearch, Options: cfg.DNSOpts, HostNetwork: mode.IsHost(),
+		Named: run.Sandbox != nil && run.Sandbox.Named(),
 	}
 	if h := r.HostConfig; len(h.DNSSearch) > 0 {
 		resolv.Search = h.DNSSearch
@@ -142,6 +109,14 @@ func (m *Manager) writeEtc(r *Record, run *Run, cfg *config.Config, in *oci.Inpu
 		}
 	}
 	return nil
+}
+
+// nameServers are those that the container is given for what is not a container's name; none: the host's.
+func nameServers(r *Record, cfg *config.Config) []netip.Addr {
+	if len(r.HostConfig.DNS) > 0 {
+		return r.HostConfig.DNS
+	}
+	return cfg.DNS
 }
 
 // shareEtc makes a container that is in another one's network see that one's files.

@@ -162,20 +162,40 @@ func (i *fakeImages) rootfs() (mounted, all []string) {
 type fakeNetworks struct {
 	*faults
 	mu       sync.Mutex
-	attached map[string]bool
+	attached map[string]networks.Sandbox
 }
 
-func (n *fakeNetworks) Attach(_ context.Context, r networks.Request) (networks.Endpoint, error) {
+// Network knows bridge, and every network that begins with "net".
+func (n *fakeNetworks) Network(ref string) (networks.Network, error) {
+	if ref == "bridge" || ref == networks.BuiltinID("bridge") {
+		return networks.Network{ID: networks.BuiltinID("bridge"), Name: "bridge"}, nil
+	}
+	if !strings.HasPrefix(ref, "net") {
+		return networks.Network{}, refused(errdefs.ErrNotFound, "network %s not found", ref)
+	}
+	return networks.Network{ID: "id-" + ref, Name: ref}, nil
+}
+
+func (n *fakeNetworks) Attach(_ context.Context, r networks.Request) (networks.Sandbox, error) {
 	if err := n.hit("Networks.Attach"); err != nil {
-		return networks.Endpoint{}, err
+		return networks.Sandbox{}, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.attached[r.ContainerID] = true
+	s := networks.Sandbox{ContainerID: r.ContainerID, NetNS: "/run/netns/" + r.ContainerID}
+	for _, j := range r.Joins {
+		s.Endpoints = append(s.Endpoints, n.endpoint(j))
+	}
+	n.attached[r.ContainerID] = s
+	return s, nil
+}
+
+func (n *fakeNetworks) endpoint(j networks.Join) networks.Endpoint {
+	found, _ := n.Network(j.Network)
 	return networks.Endpoint{
-		ContainerID: r.ContainerID, NetNS: "/run/netns/" + r.ContainerID, IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16,
-		Gateway: netip.MustParseAddr("172.30.0.1"), Bridge: "lrd0",
-	}, nil
+		NetworkID: found.ID, Network: found.Name, IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16,
+		Gateway: netip.MustParseAddr("172.30.0.1"), Bridge: "lrd0", Names: j.Names,
+	}
 }
 
 func (n *fakeNetworks) Detach(_ context.Context, id string) error {
@@ -188,12 +208,43 @@ func (n *fakeNetworks) Detach(_ context.Context, id string) error {
 	return nil
 }
 
-func (n *fakeNetworks) Restore(_ context.Context, endpoints []networks.Endpoint) error {
+func (n *fakeNetworks) Connect(_ context.Context, id string, j networks.Join) (networks.Sandbox, error) {
+	if err := n.hit("Networks.Connect"); err != nil {
+		return networks.Sandbox{}, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.attached = map[string]bool{}
-	for _, e := range endpoints {
-		n.attached[e.ContainerID] = true
+	s := n.attached[id]
+	s.Endpoints = append(slices.Clone(s.Endpoints), n.endpoint(j))
+	n.attached[id] = s
+	return s, nil
+}
+
+func (n *fakeNetworks) Disconnect(_ context.Context, id, network string) (networks.Sandbox, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.attached[id]
+	s.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(e networks.Endpoint) bool { return e.NetworkID == network })
+	n.attached[id] = s
+	return s, nil
+}
+
+func (n *fakeNetworks) Rename(_ context.Context, id, _, name string) (networks.Sandbox, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s, ok := n.attached[id]
+	for i := range s.Endpoints {
+		s.Endpoints[i].Names = append([]string{name}, s.Endpoints[i].Names[min(1, len(s.Endpoints[i].Names)):]...)
+	}
+	return s, ok
+}
+
+func (n *fakeNetworks) Restore(_ context.Context, sandboxes []networks.Sandbox) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attached = map[string]networks.Sandbox{}
+	for _, s := range sandboxes {
+		n.attached[s.ContainerID] = s
 	}
 	return n.hit("Networks.Restore")
 }
@@ -242,6 +293,13 @@ func (h *heard) actions(id string) []events.Action {
 	return all
 }
 
+// of are the events of a type.
+func (h *heard) of(kind events.Type) []events.Message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(h.all), func(m events.Message) bool { return m.Type != kind })
+}
+
 // world is everything below a Manager. It outlives Managers, as a machine outlives daemons.
 type world struct {
 	t    *testing.T
@@ -272,7 +330,7 @@ func newWorld(t *testing.T, systemd int) *world {
 		units:    newFakeUnits(t, f, filepath.Join(root, "run", "containers"), systemd),
 		store:    &fakeStore{faults: f, files: map[string][]*os.File{}},
 		images:   &fakeImages{faults: f, dir: filepath.Join(root, "rootfs"), made: map[string]bool{}},
-		networks: &fakeNetworks{faults: f, attached: map[string]bool{}},
+		networks: &fakeNetworks{faults: f, attached: map[string]networks.Sandbox{}},
 		events:   &heard{},
 	}
 	vols, err := volumes.Open(filepath.Join(root, "volumes"), slog.New(slog.DiscardHandler))

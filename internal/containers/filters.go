@@ -187,9 +187,9 @@ func parseVolume(_ context.Context, _ *Manager, value string) (condition, error)
 // parseNetwork takes the name of a network, or the beginning of its ID.
 func parseNetwork(_ context.Context, _ *Manager, value string) (condition, error) {
 	return func(r Record, _ Status) bool {
-		_, host := configs(r)
-		name := networkName(host.NetworkMode)
-		return name != "" && value != "" && (name == value || strings.HasPrefix(NetworkID(name), value))
+		return value != "" && slices.ContainsFunc(memberships(r), func(ms Membership) bool {
+			return ms.Network == value || strings.HasPrefix(ms.ID, value)
+		})
 	}, nil
 }
 

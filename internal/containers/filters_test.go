@@ -9,6 +9,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"lrd/internal/networks"
 )
 
 func TestFilters(t *testing.T) {
@@ -63,7 +65,7 @@ func TestFilters(t *testing.T) {
 		{"volume", []string{"other"}, true, ""},
 		{"network", []string{"bridge"}, true, "w"},
 		{"network", []string{"host"}, true, "j"},
-		{"network", []string{NetworkID("host")[:12]}, true, "j"},
+		{"network", []string{networks.BuiltinID("host")[:12]}, true, "j"},
 		{"network", []string{"other"}, true, ""},
 		{"publish", []string{"80"}, true, "w"},
 		{"publish", []string{"1-100/tcp"}, true, "w"},

@@ -70,7 +70,7 @@ func TestCreateUnwinds(t *testing.T) {
 			r.HostConfig.AutoRemove, r.HostConfig.RestartPolicy.Name = true, "always"
 		}, errdefs.IsInvalidArgument},
 		{"log driver", func(_ *world, r *CreateRequest) { r.HostConfig.LogConfig.Type = "gelf" }, errdefs.IsInvalidArgument},
-		{"network", func(_ *world, r *CreateRequest) { r.HostConfig.NetworkMode = "mine" }, errdefs.IsNotImplemented},
+		{"network", func(_ *world, r *CreateRequest) { r.HostConfig.NetworkMode = "mine" }, errdefs.IsInvalidArgument},
 		{"network of nobody", func(_ *world, r *CreateRequest) { r.HostConfig.NetworkMode = "container:nobody" }, errdefs.IsInvalidArgument},
 		{"name", func(_ *world, r *CreateRequest) { r.Name = "taken" }, errdefs.IsConflict},
 		{"bad name", func(_ *world, r *CreateRequest) { r.Name = "a b" }, errdefs.IsInvalidArgument},

@@ -6,22 +6,18 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
 	"lrd/internal/logdrivers"
 	"lrd/internal/logopts"
-	"lrd/internal/networks"
 )
 
 // Inspect tells all there is to know about a container, as `docker inspect`
@@ -187,11 +183,6 @@ func mountPoints(r Record) []container.MountPoint {
 	return points
 }
 
-// NetworkID is the ID of one of the networks there always are: bridge, host and
-// none. It is the same on every host and after every start, as there is one of
-// each.
-func NetworkID(name string) string { return derivedID("network", name) }
-
 // derivedID makes an ID, 64 hexadecimal digits, of what it stands for.
 func derivedID(parts ...string) string {
 	h := sha256.New()
@@ -199,65 +190,4 @@ func derivedID(parts ...string) string {
 		fmt.Fprintf(h, "%s\x00", p)
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// networkName is the network that a container is in; empty for one that shares another container's.
-func networkName(mode container.NetworkMode) string {
-	switch {
-	case mode == "" || mode.IsDefault():
-		return network.NetworkBridge
-	case mode.IsContainer():
-		return ""
-	}
-	return string(mode)
-}
-
-// networkSettings is the container's place in its network. Addresses and ports
-// are there while it runs.
-func networkSettings(r Record) *container.NetworkSettings {
-	settings := &container.NetworkSettings{
-		Ports:    network.PortMap{},
-		Networks: map[string]*network.EndpointSettings{},
-	}
-	config, host := configs(r)
-	name := networkName(host.NetworkMode)
-	if name == "" {
-		return settings
-	}
-	es := &network.EndpointSettings{NetworkID: NetworkID(name)}
-	settings.Networks[name] = es
-	if r.Run == nil {
-		return settings
-	}
-	es.EndpointID = derivedID("endpoint", name, r.ID)
-	settings.SandboxID = derivedID("sandbox", r.ID)
-	ep := r.Run.Endpoint
-	if ep == nil {
-		return settings
-	}
-	settings.SandboxKey = ep.NetNS
-	es.IPAddress, es.IPPrefixLen, es.Gateway = ep.IP, ep.PrefixLen, ep.Gateway
-	if mac, err := net.ParseMAC(ep.MAC); err == nil {
-		es.MacAddress = network.HardwareAddr(mac)
-	}
-	if ep.IP.IsValid() {
-		settings.Ports = portMap(config.ExposedPorts, ep.Ports)
-	}
-	return settings
-}
-
-// portMap has a port that is exposed and not published as one without bindings.
-func portMap(exposed network.PortSet, published []networks.PortBinding) network.PortMap {
-	ports := network.PortMap{}
-	for port := range exposed {
-		ports[port] = nil
-	}
-	for _, b := range published {
-		port, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(b.Proto))
-		if !ok {
-			continue
-		}
-		ports[port] = append(ports[port], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
-	}
-	return ports
 }

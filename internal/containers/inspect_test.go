@@ -99,10 +99,12 @@ func shownRecord() Record {
 			{Mount: oci.Mount{Type: mount.TypeTmpfs, Target: "/scratch"}},
 		},
 		Home: Home{StorageDriver: "overlay"},
-		Run: &Run{BootID: "b", Endpoint: &networks.Endpoint{
+		Run: &Run{BootID: "b", Sandbox: &networks.Sandbox{
 			ContainerID: longID("1"), NetNS: "/exec/netns/1",
-			IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16, Gateway: netip.MustParseAddr("172.30.0.1"),
-			MAC: "02:42:ac:1e:00:02", Bridge: "lrd0",
+			Endpoints: []networks.Endpoint{{
+				NetworkID: networks.BuiltinID("bridge"), Network: "bridge", Bridge: "lrd0", MAC: "02:42:ac:1e:00:02",
+				IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16, Gateway: netip.MustParseAddr("172.30.0.1"),
+			}},
 			Ports: []networks.PortBinding{{Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 8080, ContainerPort: 80}},
 		}},
 		Status: SavedStatus{State: container.StateRunning, Pid: 42, StartedAt: noon.Add(time.Second), RestartCount: 3},
@@ -209,7 +211,7 @@ func TestNetworkSettings(t *testing.T) {
 	}, portCmp, addrCmp))
 	bridge := got.Networks["bridge"]
 	assert.Assert(t, bridge != nil)
-	assert.Check(t, is.Equal(bridge.NetworkID, NetworkID("bridge")))
+	assert.Check(t, is.Equal(bridge.NetworkID, networks.BuiltinID("bridge")))
 	assert.Check(t, isID(bridge.EndpointID))
 	assert.Check(t, is.Equal(bridge.IPAddress.String(), "172.30.0.2"))
 	assert.Check(t, is.Equal(bridge.IPPrefixLen, 16))
@@ -229,7 +231,7 @@ func TestNetworkSettings(t *testing.T) {
 		r := shownRecord()
 		r.HostConfig.NetworkMode = mode
 		if want != "bridge" {
-			r.Run.Endpoint = nil
+			r.Run.Sandbox = nil
 		}
 		got := networkSettings(r)
 		if want == "" {
@@ -244,9 +246,9 @@ func TestNetworkSettings(t *testing.T) {
 func TestNetworkIDs(t *testing.T) {
 	seen := map[string]bool{}
 	for _, name := range []string{"bridge", "host", "none"} {
-		id := NetworkID(name)
+		id := networks.BuiltinID(name)
 		assert.Check(t, isID(id) && !seen[id])
-		assert.Check(t, is.Equal(id, NetworkID(name)))
+		assert.Check(t, is.Equal(id, networks.BuiltinID(name)))
 		seen[id] = true
 	}
 }

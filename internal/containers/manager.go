@@ -67,11 +67,15 @@ type Images interface {
 	Commit(ctx context.Context, o images.CommitOptions, layer io.Reader, spooled func()) (digest.Digest, error)
 }
 
-// Networks gives containers their place in the default bridge; *networks.Manager is one.
+// Networks gives containers their places in networks; *networks.Manager is one.
 type Networks interface {
-	Attach(ctx context.Context, r networks.Request) (networks.Endpoint, error)
+	Network(ref string) (networks.Network, error)
+	Attach(ctx context.Context, r networks.Request) (networks.Sandbox, error)
 	Detach(ctx context.Context, containerID string) error
-	Restore(ctx context.Context, endpoints []networks.Endpoint) error
+	Connect(ctx context.Context, containerID string, j networks.Join) (networks.Sandbox, error)
+	Disconnect(ctx context.Context, containerID, network string) (networks.Sandbox, error)
+	Rename(ctx context.Context, containerID, old, name string) (networks.Sandbox, bool)
+	Restore(ctx context.Context, sandboxes []networks.Sandbox) error
 }
 
 // Events is told what happens; *events.Hub is one.

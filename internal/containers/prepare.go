@@ -60,6 +60,7 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	}
 	b = m.bundleOf(r)
 	b.spec = spec
+	b.endedMark = run.endedMark()
 	undo.add(func() { _ = os.RemoveAll(b.dir) })
 	for _, stale := range []string{exitsFile, stoppingFile} {
 		if err := os.Remove(b.path(stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -67,7 +67,7 @@ const (
 	driverReason  = "its root filesystem was made with storage-driver overlay and lrd now uses btrfs"
 	networkReason = "its address is not in the bridge's network"
 	otherRoot     = "lrd has no record of it; it was probably made with another data-root"
-	newerSchema   = "its record has schema 9.0 and this version of lrd reads 1.0 to 1.1; use the version of lrd that made it"
+	newerSchema   = "its record has schema 9.0 and this version of lrd reads 1.0 to 1.2; use the version of lrd that made it"
 )
 
 func TestReconcile(t *testing.T) {

@@ -26,7 +26,7 @@ import (
 // that an upgrade and its way back both work.
 const (
 	schemaMajor = 1
-	schemaMinor = 0
+	schemaMinor = 1
 )
 
 // Record is the saved form of a container: what it was made from, and what was
@@ -48,7 +48,9 @@ type Record struct {
 	HostConfig *container.HostConfig `json:"hostConfig"`
 	ImageID    string                `json:"imageID"` // "sha256:…"
 	Mounts     []Mount               `json:"mounts,omitempty"`
-	Runtime    Runtime               `json:"runtime"`
+	// Memberships are the networks that it is to be in. Without any it is in that of HostConfig.NetworkMode.
+	Memberships []Membership `json:"networks,omitempty"`
+	Runtime     Runtime      `json:"runtime"`
 
 	// Home is what the container stands on: with another daemon configuration it cannot be started, only watched and stopped.
 	Home Home `json:"home"`
@@ -107,8 +109,8 @@ type Home struct {
 type Run struct {
 	// BootID is the boot that it belongs to: after another one, nothing of it is left.
 	BootID string `json:"bootID"`
-	// Endpoint is the container's place in the default bridge; nil with another network mode.
-	Endpoint *networks.Endpoint `json:"endpoint,omitempty"`
+	// Sandbox is the container's place in its networks; nil if it has none of its own.
+	Sandbox *networks.Sandbox `json:"endpoint,omitempty"`
 	// Descriptors are the names in systemd's store.
 	Descriptors []string `json:"descriptors,omitempty"`
 	// StdinClosed says that a client has ended the container's input.

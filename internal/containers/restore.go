@@ -363,27 +363,27 @@ func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[strin
 // restoreNetwork gives running containers their places in the network back, and
 // returns what is not as it was, by container.
 func (m *Manager) restoreNetwork(ctx context.Context, all []found, loaded map[string]units.State) map[string]error {
-	var endpoints []networks.Endpoint
+	var sandboxes []networks.Sandbox
 	for _, f := range all {
-		if f.err != nil || f.record.Run == nil || f.record.Run.Endpoint == nil || f.record.Run.BootID != m.o.BootID {
+		if f.err != nil || f.record.Run == nil || f.record.Run.Sandbox == nil || f.record.Run.BootID != m.o.BootID {
 			continue
 		}
 		if _, ok := loaded[unitName(f.id)]; ok {
-			endpoints = append(endpoints, *f.record.Run.Endpoint)
+			sandboxes = append(sandboxes, *f.record.Run.Sandbox)
 		}
 	}
-	err := m.o.Networks.Restore(ctx, endpoints)
+	err := m.o.Networks.Restore(ctx, sandboxes)
 	var some *networks.RestoreError
 	if errors.As(err, &some) {
-		return some.Endpoints
+		return some.Containers
 	}
 	if err == nil {
 		return nil
 	}
 	m.o.Log.Error("Cannot restore the network", "error", err)
 	failed := map[string]error{}
-	for _, e := range endpoints {
-		failed[e.ContainerID] = err
+	for _, s := range sandboxes {
+		failed[s.ContainerID] = err
 	}
 	return failed
 }

@@ -307,7 +307,7 @@ func TestRestoreTellsOfTheNetwork(t *testing.T) {
 		w := newWorld(t, 252)
 		id, other := w.started(), w.started()
 		w.restart(func() {
-			w.arm("Networks.Restore", &networks.RestoreError{Endpoints: map[string]error{id: errFault}})
+			w.arm("Networks.Restore", &networks.RestoreError{Containers: map[string]error{id: errFault}})
 			if all {
 				w.arm("Networks.Restore", errFault)
 			}

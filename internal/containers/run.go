@@ -59,8 +59,8 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	r, _ := c.snapshot()
 	name := unitName(c.id)
 	errs := []error{m.endExecs(ctx, c), c.streams.disconnect(ctx), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
-	if r.Run != nil && r.Run.Endpoint != nil {
-		errs = append(errs, m.o.Networks.Detach(ctx, c.id))
+	if r.Run != nil && r.Run.Sandbox != nil {
+		errs = append(errs, m.leaveNetworks(ctx, c, r.Run.Sandbox))
 	}
 	if c.foreign { // what else it stands on is not known
 		return errors.Join(append(errs, m.o.Networks.Detach(ctx, c.id))...)

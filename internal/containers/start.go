@@ -106,6 +106,7 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	}
 	// From here on the Record says what there is to put away.
 	undo = cleanup{e.close, func() { m.abandonRun(ctx, c) }}
+	m.joined(c, saved.Sandbox)
 	out, err := c.output()
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func (m *Manager) Stats(_ context.Context, ref string) (container.StatsResponse,
 		return stats, fmt.Errorf("cannot tell what container %s uses: %w", r.Name, err)
 	}
 	// A container with the host's network, or without one, has none of its own to account for.
-	if r.Run != nil && r.Run.Endpoint != nil || r.HostConfig != nil && r.HostConfig.NetworkMode.IsContainer() {
+	if r.Run != nil && r.Run.Sandbox != nil || r.HostConfig != nil && r.HostConfig.NetworkMode.IsContainer() {
 		// Its init may end while this is read; what it had is in the next sample, or nobody's concern.
 		if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", s.Pid)); err == nil {
 			stats.Networks = parseNetDev(string(data))

@@ -27,20 +27,20 @@ func unsupported(format string, args ...any) error {
 	return &kindError{fmt.Sprintf(format, args...), errdefs.ErrNotImplemented}
 }
 
-// RestoreError says which endpoints Restore could not take back as they were.
+// RestoreError says whose network Restore could not take back as it was.
 // The others are restored; nothing of a container was changed. Its kind is
 // ErrFailedPrecondition.
 type RestoreError struct {
-	// Endpoints holds, by container, an error of the kinds below.
-	Endpoints map[string]error
+	// Containers holds, by container, an error of the kinds below.
+	Containers map[string]error
 }
 
 // Error lists the containers in order.
 func (e *RestoreError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "cannot restore the network of %d containers", len(e.Endpoints))
-	for _, id := range slices.Sorted(maps.Keys(e.Endpoints)) {
-		fmt.Fprintf(&b, "; %s: %v", id, e.Endpoints[id])
+	fmt.Fprintf(&b, "cannot restore the network of %d containers", len(e.Containers))
+	for _, id := range slices.Sorted(maps.Keys(e.Containers)) {
+		fmt.Fprintf(&b, "; %s: %v", id, e.Containers[id])
 	}
 	return b.String()
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"lrd/internal/names"
 )
 
 // fallbackServers are asked when the host has only servers of its own loopback
@@ -24,13 +26,17 @@ type ResolvOptions struct {
 	// HostNetwork keeps servers that only the host reaches: the container is in
 	// its network namespace.
 	HostNetwork bool
+	// Named makes the resolver of containers' names the only server; it asks the others.
+	Named bool
 }
 
 // ResolvConf makes a container's /etc/resolv.conf (resolv.conf(5)) from the
 // host's.
 func ResolvConf(host []byte, o ResolvOptions) []byte {
 	servers, search, options := parseResolvConf(host)
-	if len(o.Servers) > 0 {
+	if o.Named {
+		servers = []string{names.Server.String()}
+	} else if len(o.Servers) > 0 {
 		servers = make([]string, 0, len(o.Servers))
 		for _, s := range o.Servers {
 			servers = append(servers, s.String())
@@ -51,6 +57,10 @@ func ResolvConf(host []byte, o ResolvOptions) []byte {
 	}
 	if len(o.Options) > 0 {
 		options = o.Options
+	}
+	// Containers' names have no dots: they are to be asked for as they are, before the search list is tried.
+	if o.Named && !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+		options = append(slices.Clone(options), "ndots:0")
 	}
 	var b bytes.Buffer
 	b.WriteString("# Made by lrd from the host's resolv.conf and the container's settings.\n")
@@ -128,8 +138,8 @@ func HostResolvConf() []byte {
 // HostsOptions are what a container's hosts file depends on.
 type HostsOptions struct {
 	Hostname, Domainname string
-	// IP is the container's own address; not valid for one without a network.
-	IP netip.Addr
+	// IPs are the container's own addresses; those that are not valid are passed over.
+	IPs []netip.Addr
 	// ExtraHosts are "name:address" or "name=address"; the address
 	// "host-gateway" stands for HostGateway.
 	ExtraHosts  []string
@@ -165,12 +175,14 @@ func Hosts(o HostsOptions) ([]byte, error) {
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}
-	if o.IP.IsValid() && o.Hostname != "" {
-		names := o.Hostname
-		if o.Domainname != "" {
-			names = o.Hostname + "." + o.Domainname + " " + o.Hostname
+	own := o.Hostname
+	if o.Domainname != "" {
+		own = o.Hostname + "." + o.Domainname + " " + o.Hostname
+	}
+	for _, ip := range o.IPs {
+		if ip.IsValid() && o.Hostname != "" {
+			fmt.Fprintf(&b, "%s\t%s\n", ip, own)
 		}
-		fmt.Fprintf(&b, "%s\t%s\n", o.IP, names)
 	}
 	return b.Bytes(), nil
 }

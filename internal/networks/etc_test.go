@@ -56,10 +56,10 @@ func TestHosts(t *testing.T) {
 		want    string
 	}{
 		{HostsOptions{}, ""},
-		{HostsOptions{Hostname: "h", IP: ip}, "172.30.0.2\th\n"},
-		{HostsOptions{Hostname: "h", Domainname: "d.example", IP: ip}, "172.30.0.2\th.d.example h\n"},
+		{HostsOptions{Hostname: "h", IPs: []netip.Addr{ip, {}}}, "172.30.0.2\th\n"},
+		{HostsOptions{Hostname: "h", Domainname: "d.example", IPs: []netip.Addr{ip, {}}}, "172.30.0.2\th.d.example h\n"},
 		{
-			HostsOptions{Hostname: "h", IP: ip, HostGateway: gateway, ExtraHosts: []string{"db:192.0.2.1", "six=[2001:db8::1]", "six2:2001:db8::2", "me:host-gateway"}},
+			HostsOptions{Hostname: "h", IPs: []netip.Addr{ip, {}}, HostGateway: gateway, ExtraHosts: []string{"db:192.0.2.1", "six=[2001:db8::1]", "six2:2001:db8::2", "me:host-gateway"}},
 			"192.0.2.1\tdb\n2001:db8::1\tsix\n2001:db8::2\tsix2\n172.30.0.1\tme\n172.30.0.2\th\n",
 		},
 	} {

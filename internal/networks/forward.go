@@ -3,14 +3,16 @@ package networks
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
 // checkForward looks for tables of others that drop what the host forwards:
 // Docker's and ufw's iptables, firewalld's or an administrator's own. No table
-// of ours can accept what another one drops, so for iptables two rules are put
+// of ours can accept what another one drops, so for iptables two rules for each bridge are put
 // into its own chain; the rest is told.
 func (m *Manager) checkForward(ctx context.Context) []string {
 	var warnings []string
@@ -25,8 +27,8 @@ func (m *Manager) checkForward(ctx context.Context) []string {
 			continue
 		}
 		warnings = append(warnings, fmt.Sprintf(
-			"the nftables chain %s %s %s drops forwarded packets: containers' published ports and connections need rules there that accept iifname and oifname %q",
-			c.Family, c.Table, c.Name, m.bridge))
+			"the nftables chain %s %s %s drops forwarded packets: containers' published ports and connections need rules there that accept iifname and oifname %s",
+			c.Family, c.Table, c.Name, bridgeNames(m.Networks())))
 	}
 	if byIptables {
 		if w := m.acceptInIptables(ctx); w != "" {
@@ -36,10 +38,20 @@ func (m *Manager) checkForward(ctx context.Context) []string {
 	return warnings
 }
 
-// acceptInIptables puts two rules in front of the FORWARD chain, if its policy
+// bridgeNames are the links that somebody else's rules have to accept.
+func bridgeNames(all []Network) string {
+	list := make([]string, len(all))
+	for i, n := range all {
+		list[i] = strconv.Quote(n.Bridge)
+	}
+	return strings.Join(list, ", ")
+}
+
+// acceptInIptables puts two rules for each bridge in front of the FORWARD chain, if its policy
 // is to drop and they are not there.
 func (m *Manager) acceptInIptables(ctx context.Context) string {
-	advice := fmt.Sprintf("iptables drops forwarded packets: containers' published ports and connections need `iptables -I FORWARD -i %[1]s -j ACCEPT` and `iptables -I FORWARD -o %[1]s -j ACCEPT`", m.bridge)
+	advice := fmt.Sprintf("iptables drops forwarded packets: containers' published ports and connections need `iptables -I FORWARD -i BRIDGE -j ACCEPT` and `iptables -I FORWARD -o BRIDGE -j ACCEPT` for each of %s",
+		bridgeNames(m.Networks()))
 	listed, err := m.run(ctx, "", "iptables", "-w", "-S", "FORWARD")
 	if err != nil {
 		return advice
@@ -47,17 +59,39 @@ func (m *Manager) acceptInIptables(ctx context.Context) string {
 	if !strings.Contains(string(listed), "-P FORWARD DROP") {
 		return ""
 	}
-	for _, direction := range []string{"-i", "-o"} {
-		rule := fmt.Sprintf("-A FORWARD %s %s -j ACCEPT\n", direction, m.bridge)
-		if strings.Contains(string(listed), rule) {
-			continue
+	for _, n := range m.Networks() {
+		for _, direction := range []string{"-i", "-o"} {
+			rule := fmt.Sprintf("-A FORWARD %s %s -j ACCEPT\n", direction, n.Bridge)
+			m.mu.Lock()
+			m.inIptables[n.Bridge] = true
+			m.mu.Unlock()
+			if strings.Contains(string(listed), rule) {
+				continue
+			}
+			if _, err := m.run(ctx, "", "iptables", "-w", "-I", "FORWARD", direction, n.Bridge, "-j", "ACCEPT"); err != nil {
+				return advice
+			}
+			m.log.InfoContext(ctx, "iptables drops forwarded packets: a rule for the bridge was put first", "rule", strings.TrimSpace(rule))
 		}
-		if _, err := m.run(ctx, "", "iptables", "-w", "-I", "FORWARD", direction, m.bridge, "-j", "ACCEPT"); err != nil {
-			return advice
-		}
-		m.log.InfoContext(ctx, "iptables drops forwarded packets: a rule for the bridge was put first", "rule", strings.TrimSpace(rule))
 	}
 	return ""
+}
+
+// forgetIptables takes the rules of a bridge that is gone out of iptables again, if they were put there.
+func (m *Manager) forgetIptables(ctx context.Context, n Network) error {
+	m.mu.Lock()
+	had := m.inIptables[n.Bridge]
+	delete(m.inIptables, n.Bridge)
+	m.mu.Unlock()
+	if !had {
+		return nil
+	}
+	var errs []error
+	for _, direction := range []string{"-i", "-o"} {
+		_, err := m.run(ctx, "", "iptables", "-w", "-D", "FORWARD", direction, n.Bridge, "-j", "ACCEPT")
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // iptablesLegacyLoaded says whether the old iptables, which nft does not show,

@@ -1,7 +1,6 @@
 package networks
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,41 +8,71 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// ipam gives out the addresses of one IPv4 subnet. It is not safe for
-// concurrent use.
+// ipam gives out the addresses of one subnet. It is not safe for concurrent use.
 type ipam struct {
-	gateway netip.Prefix // the bridge's address and its subnet
-	used    map[netip.Addr]string
-	last    netip.Addr // where the search goes on
+	network     string // for messages
+	subnet      Subnet
+	first, last netip.Addr // of the range that is given out
+	used        map[netip.Addr]string
+	at          netip.Addr // where the search goes on
 }
 
-func newIPAM(gateway netip.Prefix) *ipam {
-	return &ipam{gateway: gateway, used: map[netip.Addr]string{}, last: gateway.Addr()}
+// notOurs owns what containers never get: the gateway and the auxiliary addresses.
+const notOurs = "the network itself"
+
+func newIPAM(network string, s Subnet) *ipam {
+	a := &ipam{network: network, subnet: s, used: map[netip.Addr]string{s.Gateway: notOurs}, at: s.Gateway}
+	for _, aux := range s.Aux {
+		a.used[aux] = notOurs
+	}
+	a.first, a.last = hostRange(s.Subnet)
+	if s.IPRange.IsValid() {
+		if first := s.IPRange.Addr(); a.first.Less(first) {
+			a.first = first
+		}
+		if last := lastOf(s.IPRange); last.Less(a.last) {
+			a.last = last
+		}
+		a.at = a.first.Prev()
+	}
+	return a
 }
 
-// allocate finds a free address for a container. It goes around the subnet
+// allocate finds a free address for a container. It goes around the range
 // rather than taking the lowest: an address that was just given up is still in
 // its peers' ARP caches and in conntrack.
 func (a *ipam) allocate(owner string) (netip.Addr, error) {
-	subnet := a.gateway.Masked()
-	first, last := hostRange(subnet)
-	addr := a.last
-	for range 1 << (32 - subnet.Bits()) {
+	addr := a.at
+	// Of so many addresses, one is free, unless the range is smaller.
+	for range len(a.used) + 1 {
 		addr = addr.Next()
-		if !addr.IsValid() || addr.Compare(last) > 0 {
-			addr = first
+		if !addr.IsValid() || a.last.Less(addr) || addr.Less(a.first) {
+			addr = a.first
 		}
-		if _, taken := a.used[addr]; taken || addr == a.gateway.Addr() {
+		if _, taken := a.used[addr]; taken {
 			continue
 		}
-		a.last = addr
+		a.at = addr
 		a.used[addr] = owner
 		return addr, nil
 	}
 	return netip.Addr{}, &kindError{
-		fmt.Sprintf("no available IPv4 addresses on the default bridge: all of %s are in use", subnet),
+		fmt.Sprintf("no available addresses on network %s: all from %s to %s are in use", a.network, a.first, a.last),
 		errdefs.ErrResourceExhausted,
 	}
+}
+
+// take gives a container the address that it asks for.
+func (a *ipam) take(addr netip.Addr, owner string) error {
+	first, last := hostRange(a.subnet.Subnet)
+	if addr.Less(first) || last.Less(addr) {
+		return invalid("invalid config for network %s: invalid endpoint settings: no configured subnet contains IP address %s", a.network, addr)
+	}
+	if _, taken := a.used[addr]; taken {
+		return &kindError{fmt.Sprintf("Address already in use: %s on network %s", addr, a.network), errdefs.ErrConflict}
+	}
+	a.used[addr] = owner
+	return nil
 }
 
 // reserve registers an address that a container already has; it may lie
@@ -67,20 +96,27 @@ func (a *ipam) release(addr netip.Addr, owner string) {
 }
 
 // hostRange is the first and the last address of a subnet that a host may
-// have: without the network's own and the broadcast address, except where
+// have: without the network's own and, in IPv4, the broadcast address, except where
 // there are only two (RFC 3021).
 func hostRange(subnet netip.Prefix) (first, last netip.Addr) {
-	base := binary.BigEndian.Uint32(subnet.Addr().AsSlice())
-	top := base | (1<<(32-subnet.Bits()) - 1)
-	if subnet.Bits() < 31 {
-		base++
-		top--
+	first, last = subnet.Masked().Addr(), lastOf(subnet)
+	if subnet.Bits() >= first.BitLen()-1 {
+		return first, last
 	}
-	return fromUint32(base), fromUint32(top)
+	if first.Is4() {
+		last = last.Prev()
+	}
+	return first.Next(), last
 }
 
-func fromUint32(n uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
+// lastOf is the last address of a subnet.
+func lastOf(subnet netip.Prefix) netip.Addr {
+	b := subnet.Masked().Addr().AsSlice()
+	for i := subnet.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
 }
 
 // macOf derives a hardware address from an IPv4 address, as Docker does:

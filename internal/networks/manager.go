@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
 )
 
 // The defaults of Options.
@@ -23,19 +24,27 @@ const (
 	DefaultMTU = 1500
 )
 
-// Options say how the default network looks.
+// Options say how the default network looks, and where everything is.
 type Options struct {
-	// Bridge is the name of the link; "" is DefaultBridge.
+	// Bridge is the name of the default network's link; "" is DefaultBridge.
 	Bridge string
-	// Bip is the bridge's address and subnet; the zero value is DefaultBip.
+	// Bip is its address and subnet; the zero value is DefaultBip.
 	Bip netip.Prefix
+	// FixedCIDR is the part of the subnet that containers get addresses from; the zero value is all of it.
+	FixedCIDR netip.Prefix
 	// MTU of the bridge and of containers' interfaces, in bytes; 0 is
 	// DefaultMTU.
 	MTU int
+	// Pools are where networks that name no subnet get theirs; nil is DefaultPools.
+	Pools []Pool
+	// DataDir holds the networks that users made; "" for none.
+	DataDir string
 	// RunDir holds the network namespaces. It is made if it does not exist,
 	// and must be on a mount that containers' units see: their runtime opens
 	// the paths.
 	RunDir string
+	// NamesDir and NamesSocket are those of package names; "" for no names.
+	NamesDir, NamesSocket string
 	// Log may be nil.
 	Log *slog.Logger
 	// Run runs a program (nft, iptables) with an input and gives its standard
@@ -46,16 +55,16 @@ type Options struct {
 // Runner runs a program to its end.
 type Runner func(ctx context.Context, input, name string, args ...string) ([]byte, error)
 
-// Manager is the default network. See the package's comment for locks and
+// Manager is all networks of this host. See the package's comment for locks and
 // lifecycle.
 type Manager struct {
-	bridge string
-	bip    netip.Prefix
-	mtu    int
-	runDir string
-	log    *slog.Logger
-	run    Runner
+	o       Options
+	builtin Network // the default one
+	log     *slog.Logger
+	run     Runner
 
+	// createMu lets one network be made at a time, since it looks for addresses that nobody has; it is taken first.
+	createMu sync.Mutex
 	// applyMu lets one nft run at a time; it is taken before mu. applied is the
 	// change that the kernel has seen, and belongs to it.
 	applyMu sync.Mutex
@@ -63,48 +72,74 @@ type Manager struct {
 
 	// mu guards what follows; it is not held over anything that waits.
 	mu        sync.Mutex
-	endpoints map[string]Endpoint // by container
-	addresses *ipam
+	networks  map[string]*pool   // by ID
+	sandboxes map[string]Sandbox // by container
 	ports     *portTable
 	changed   uint64 // counts changes of what rules depend on
 	warnings  []string
+	// inIptables are the bridges that have rules in iptables.
+	inIptables map[string]bool
 }
 
-// Open makes the bridge and its address, or finds them as they are; the rules
+// pool is a network with its addresses.
+type pool struct {
+	Network
+	v4, v6 *ipam // v6 is nil in a network without
+}
+
+func newPool(n Network) *pool {
+	p := &pool{Network: n, v4: newIPAM(n.Name, n.Subnet4())}
+	if s, ok := n.Subnet6(); ok {
+		p.v6 = newIPAM(n.Name, s)
+	}
+	return p
+}
+
+// Open makes the bridges and their addresses, or finds them as they are; the rules
 // are left as they are until Restore. A bridge with other addresses keeps them until Restore has told which
-// containers live by them. A link of the bridge's name that is no bridge is
-// ErrFailedPrecondition; a bip that cannot be one is ErrInvalidArgument.
+// containers live by them. A link of the default bridge's name that is no bridge is
+// ErrFailedPrecondition; a bip that cannot be one is ErrInvalidArgument. What is wrong with one of the other networks is
+// logged, and told again when somebody wants to be in it.
 func Open(ctx context.Context, o Options) (*Manager, error) {
-	m := &Manager{
-		bridge:    cmp.Or(o.Bridge, DefaultBridge),
-		bip:       o.Bip,
-		mtu:       cmp.Or(o.MTU, DefaultMTU),
-		runDir:    o.RunDir,
-		log:       o.Log,
-		run:       o.Run,
-		endpoints: map[string]Endpoint{},
-	}
-	if m.bip == (netip.Prefix{}) {
-		m.bip = netip.MustParsePrefix(DefaultBip)
-	}
+	m := &Manager{o: o, log: o.Log, run: o.Run, networks: map[string]*pool{}, sandboxes: map[string]Sandbox{}, inIptables: map[string]bool{}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
 	if m.run == nil {
 		m.run = runProgram
 	}
-	if err := errors.Join(checkBip(m.bip), checkBridgeName(m.bridge), checkMTU(m.mtu)); err != nil {
+	if m.o.Pools == nil {
+		m.o.Pools = DefaultPools()
+	}
+	var err error
+	if m.builtin, err = builtin(o); err != nil {
 		return nil, err
 	}
-	if m.runDir == "" {
+	if o.RunDir == "" {
 		return nil, invalid("no directory for network namespaces")
 	}
+	m.networks[m.builtin.ID] = newPool(m.builtin)
+	if o.DataDir != "" {
+		saved, failed, err := load(o.DataDir)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range saved {
+			m.networks[n.ID] = newPool(n)
+		}
+		for file, err := range failed {
+			m.log.ErrorContext(ctx, "Cannot read a network; its containers go on, and it cannot be joined", "file", file, "error", err)
+		}
+	}
 	first, last := ephemeralPorts()
-	m.addresses = newIPAM(m.bip)
 	m.ports = newPortTable(first, last, bindProbe)
-	if err := m.ensureHost(); err != nil {
+	if err := ensureHost(); err != nil {
 		return nil, err
 	}
+	if err := ensureBridge(m.builtin); err != nil {
+		return nil, err
+	}
+	m.ensureOthers(ctx)
 	// Not the rules: nobody's ports are known yet, and those that the last
 	// daemon left must work until Restore says what they should be.
 	m.changed++
@@ -112,23 +147,45 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	return m, nil
 }
 
+// builtin is the default network.
+func builtin(o Options) (Network, error) {
+	bip := o.Bip
+	if bip == (netip.Prefix{}) {
+		bip = netip.MustParsePrefix(DefaultBip)
+	}
+	n := Network{
+		ID: BuiltinID(network.NetworkBridge), Name: network.NetworkBridge,
+		Bridge: cmp.Or(o.Bridge, DefaultBridge), MTU: cmp.Or(o.MTU, DefaultMTU),
+	}
+	if err := errors.Join(checkBip(bip), checkBridgeName(n.Bridge), checkMTU(n.MTU)); err != nil {
+		return Network{}, err
+	}
+	s := Subnet{Subnet: bip.Masked(), Gateway: bip.Addr()}
+	if r := o.FixedCIDR; r.IsValid() {
+		if !s.Subnet.Contains(r.Addr()) || r.Bits() < s.Subnet.Bits() {
+			return Network{}, invalid("invalid fixed-cidr %s: it is not part of the network of bip, %s", r, s.Subnet)
+		}
+		s.IPRange = r.Masked()
+	}
+	n.Subnets = []Subnet{s}
+	n.Options = map[string]string{
+		optionDefault: "true", optionICC: "true", optionMasq: "true", optionBridge: n.Bridge,
+		optionMTU: fmt.Sprint(n.MTU), optionHostIP: netip.IPv4Unspecified().String(),
+	}
+	return n, nil
+}
+
 func checkMTU(mtu int) error {
-	// 576 is what every IPv4 host must take (RFC 791), 65535 what a datagram
+	// 68 is the least that IPv4 allows (RFC 791), 65535 what a datagram
 	// can be.
-	if mtu < 576 || mtu > 65535 {
-		return invalid("invalid MTU %d: 576 to 65535", mtu)
+	if mtu < 68 || mtu > 65535 {
+		return invalid("invalid MTU %d: 68 to 65535", mtu)
 	}
 	return nil
 }
 
-// Gateway is the bridge's address: the host, as containers see it.
-func (m *Manager) Gateway() netip.Addr { return m.bip.Addr() }
-
-// Subnet is the default network's.
-func (m *Manager) Subnet() netip.Prefix { return m.bip.Masked() }
-
-// Bridge is the name of the bridge's link.
-func (m *Manager) Bridge() string { return m.bridge }
+// Gateway is the default bridge's address: the host, as containers see it.
+func (m *Manager) Gateway() netip.Addr { return m.builtin.Subnet4().Gateway }
 
 // Warnings are what an administrator should know about the host's network,
 // as of the last Open or Reapply: each a sentence with what to do.
@@ -138,32 +195,48 @@ func (m *Manager) Warnings() []string {
 	return slices.Clone(m.warnings)
 }
 
-// Endpoint is a container's, as Attach or Restore registered it.
-func (m *Manager) Endpoint(containerID string) (Endpoint, bool) {
+// Sandbox is a container's, as the last change of it left it.
+func (m *Manager) Sandbox(containerID string) (Sandbox, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.endpoints[containerID]
-	return e, ok
+	s, ok := m.sandboxes[containerID]
+	return s, ok
+}
+
+// Sandboxes are those of all containers that are alive.
+func (m *Manager) Sandboxes() []Sandbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	live := make([]Sandbox, 0, len(m.sandboxes))
+	for _, s := range m.sandboxes {
+		live = append(live, s)
+	}
+	return live
 }
 
 // Reapply puts everything back that somebody else may have taken away: the
-// bridge and its addresses, the containers' places at it, the host's settings
+// bridges and their addresses, the containers' places at them, the host's settings
 // and the rules. It changes nothing where nothing is missing, and connections
 // stay up. It is for a reload and for after a restart of nftables.service.
 func (m *Manager) Reapply(ctx context.Context) error {
-	if err := m.ensureHost(); err != nil {
+	if err := ensureHost(); err != nil {
 		return err
 	}
-	for _, e := range m.live() {
-		if e.isolated() {
-			continue
-		}
-		// A container whose link is gone is no reason to leave the others
-		// without rules.
-		if err := m.repair(e); err != nil {
-			m.log.WarnContext(ctx, "a container's network cannot be repaired", "container", e.ContainerID, "error", err)
-		}
+	if err := ensureBridge(m.builtin); err != nil {
+		return err
 	}
+	m.ensureOthers(ctx)
+	for _, s := range m.Sandboxes() {
+		for _, e := range s.Endpoints {
+			// A container whose link is gone is no reason to leave the others
+			// without rules.
+			if err := m.repair(s, e); err != nil {
+				m.log.WarnContext(ctx, "a container's network cannot be repaired", "container", s.ContainerID, "network", e.Network, "error", err)
+			}
+		}
+		m.tell(ctx, s)
+	}
+	m.sync(ctx)
 	// Somebody may have flushed the rules: they count as changed.
 	m.mu.Lock()
 	m.changed++
@@ -175,12 +248,16 @@ func (m *Manager) Reapply(ctx context.Context) error {
 	return nil
 }
 
-// ensureHost makes what is there without any container.
-func (m *Manager) ensureHost() error {
-	if err := ensureBridge(m.bridge, m.bip, m.mtu); err != nil {
-		return err
+// ensureOthers makes the bridges of users' networks, as far as it can.
+func (m *Manager) ensureOthers(ctx context.Context) {
+	for _, n := range m.Networks() {
+		if n.Default() {
+			continue
+		}
+		if err := ensureBridge(n); err != nil {
+			m.log.ErrorContext(ctx, "Cannot make the bridge of a network", "network", n.Name, "error", err)
+		}
 	}
-	return hostSettings(m.bridge)
 }
 
 // examine renews the warnings.
@@ -197,117 +274,56 @@ func (m *Manager) examine(ctx context.Context) {
 	}
 }
 
-// Attach makes a container's network: a namespace, an address, published
-// ports. On an error nothing is left of it. A container that has one already
-// is ErrConflict, as is a port that is in use; ErrResourceExhausted when there
-// is no free address.
-func (m *Manager) Attach(ctx context.Context, r Request) (_ Endpoint, err error) {
-	if err := checkID(r.ContainerID); err != nil {
-		return Endpoint{}, err
+// Networks are all networks, the default one first and the others by name.
+func (m *Manager) Networks() []Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]Network, 0, len(m.networks))
+	for _, p := range m.networks {
+		all = append(all, p.Network)
 	}
-	e, err := m.register(r)
+	slices.SortFunc(all, func(a, b Network) int {
+		if a.Default() != b.Default() {
+			if a.Default() {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return all
+}
+
+// Network finds a network by its name, its ID or the beginning of exactly one. ErrNotFound, in Docker's words; ErrInvalidArgument
+// for a beginning of several.
+func (m *Manager) Network(ref string) (Network, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, err := m.findLocked(ref)
 	if err != nil {
-		return Endpoint{}, err
+		return Network{}, err
 	}
-	defer func() {
-		if err != nil {
-			// The caller's context may be what ended it.
-			err = errors.Join(err, m.Detach(context.WithoutCancel(ctx), r.ContainerID))
+	return p.Network, nil
+}
+
+func (m *Manager) findLocked(ref string) (*pool, error) {
+	var found []*pool
+	for _, p := range m.networks {
+		whole, partly := p.matches(ref)
+		if whole {
+			return p, nil
 		}
-	}()
-	// What a daemon that was killed in here left behind.
-	if err := removeLeftovers(e); err != nil {
-		return Endpoint{}, err
-	}
-	if err := makeNetNS(e.NetNS); err != nil {
-		return Endpoint{}, err
-	}
-	if e.isolated() {
-		return e, nil
-	}
-	if err := connect(e, m.mtu); err != nil {
-		return Endpoint{}, err
-	}
-	if err := m.apply(ctx); err != nil {
-		return Endpoint{}, err
-	}
-	m.forgetFlows(e)
-	return e, nil
-}
-
-// register allocates what an endpoint needs.
-func (m *Manager) register(r Request) (Endpoint, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, exists := m.endpoints[r.ContainerID]; exists {
-		return Endpoint{}, &kindError{fmt.Sprintf("container %s is attached to a network already", r.ContainerID), errdefs.ErrConflict}
-	}
-	e := Endpoint{ContainerID: r.ContainerID, NetNS: netNSPath(m.runDir, r.ContainerID)}
-	if r.Isolated {
-		if len(r.Ports) > 0 {
-			return Endpoint{}, invalid("a container without a network cannot publish ports")
+		if partly {
+			found = append(found, p)
 		}
-		m.endpoints[r.ContainerID] = e
-		return e, nil
 	}
-	var err error
-	if e.IP, err = m.addresses.allocate(r.ContainerID); err != nil {
-		return Endpoint{}, err
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return nil, &kindError{fmt.Sprintf("network %s not found", ref), errdefs.ErrNotFound}
 	}
-	if e.Ports, err = m.ports.allocate(r.ContainerID, r.Ports); err != nil {
-		m.addresses.release(e.IP, r.ContainerID)
-		return Endpoint{}, err
-	}
-	e.PrefixLen, e.Gateway = m.bip.Bits(), m.bip.Addr()
-	e.MAC = macOf(e.IP).String()
-	e.Bridge, e.HostLink = m.bridge, hostLink(r.ContainerID)
-	m.endpoints[r.ContainerID] = e
-	m.changed++
-	return e, nil
-}
-
-// Detach takes a container's network away: rules, link, namespace. A container
-// that has none is no error.
-func (m *Manager) Detach(ctx context.Context, containerID string) error {
-	if err := checkID(containerID); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	e, known := m.endpoints[containerID]
-	if known {
-		// Addresses and ports stay taken until the rules are gone, or the next
-		// owner would share them with this one.
-		delete(m.endpoints, containerID)
-		m.changed++
-	} else {
-		e = Endpoint{ContainerID: containerID, NetNS: netNSPath(m.runDir, containerID), HostLink: hostLink(containerID)}
-	}
-	m.mu.Unlock()
-
-	var rulesErr error
-	if known && !e.isolated() {
-		rulesErr = m.apply(ctx)
-	}
-	err := errors.Join(rulesErr, removeLeftovers(e))
-	if !known || e.isolated() {
-		return err
-	}
-	m.forgetFlows(e)
-	m.mu.Lock()
-	m.addresses.release(e.IP, containerID)
-	m.ports.release(containerID, e.Ports)
-	m.mu.Unlock()
-	return errors.Join(err, m.trimAddresses())
-}
-
-func (m *Manager) live() []Endpoint {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	live := make([]Endpoint, 0, len(m.endpoints))
-	for _, e := range m.endpoints {
-		live = append(live, e)
-	}
-	return live
+	return nil, invalid("network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
 }
 
 // apply brings the kernel's rules up to every change that was recorded before
@@ -331,18 +347,52 @@ func (m *Manager) apply(ctx context.Context) error {
 	return nil
 }
 
+// rulesLocked is what the rules depend on. A network that is gone, or has another address now, is in them for as long as
+// somebody lives by it.
 func (m *Manager) rulesLocked() rules {
-	r := rules{bridge: m.bridge, subnets: []netip.Prefix{m.bip.Masked()}}
-	for _, e := range m.endpoints {
-		if e.isolated() {
-			continue
+	bridges := map[string]*bridgeRules{}
+	add := func(b bridgeRules, subnets ...netip.Prefix) {
+		have := bridges[b.name]
+		if have == nil {
+			have = &b
+			bridges[b.name] = have
 		}
-		if s := e.gatewayPrefix().Masked(); !slices.Contains(r.subnets, s) {
-			r.subnets = append(r.subnets, s)
-		}
-		for _, p := range e.Ports {
-			r.published = append(r.published, publishedPort{p, e.IP})
+		for _, s := range subnets {
+			if s = s.Masked(); !slices.Contains(have.subnets, s) {
+				have.subnets = append(have.subnets, s)
+			}
 		}
 	}
+	for _, p := range m.networks {
+		add(bridgeRules{name: p.Bridge, internal: p.Internal, apart: p.Apart, unmasked: p.Unmasked}, p.addresses()...)
+	}
+	var r rules
+	for _, s := range m.sandboxes {
+		for _, e := range s.Endpoints {
+			add(bridgeRules{name: e.Bridge, internal: e.Internal, apart: e.Apart, unmasked: e.Unmasked}, e.gateways()...)
+		}
+		r.published = append(r.published, s.published()...)
+	}
+	for _, b := range bridges {
+		r.bridges = append(r.bridges, *b)
+	}
 	return r
+}
+
+// published are the container's published ports with where they lead.
+func (s Sandbox) published() []publishedPort {
+	var list []publishedPort
+	for _, p := range s.Ports {
+		v6 := p.hostIP().Is6()
+		e, ok := s.way(v6)
+		if !ok {
+			continue
+		}
+		to := e.IP
+		if v6 {
+			to = e.IP6
+		}
+		list = append(list, publishedPort{p, to})
+	}
+	return list
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,9 +80,9 @@ func unshareTo(path string) error {
 	if err := h.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("cannot bring the loopback interface up: %w", err)
 	}
-	// The bridge has no IPv6: without this, interfaces that come later would
-	// get a link-local address that leads nowhere. /proc/sys/net is the
-	// thread's. Kernels without IPv6 have no such file.
+	// Most bridges have no IPv6: without this, interfaces that come later would
+	// get a link-local address that leads nowhere. Those of networks with IPv6 get it
+	// back, see enableIPv6. /proc/sys/net is the thread's. Kernels without IPv6 have no such file.
 	err = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot switch IPv6 off in the new network namespace: %w", err)
@@ -91,6 +92,37 @@ func unshareTo(path string) error {
 		return fmt.Errorf("cannot bind the network namespace to %s: %w", path, err)
 	}
 	return nil
+}
+
+// inNetNS runs f on a thread that is in a network namespace. What f starts is in there too.
+func inNetNS(path string, f func() error) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("cannot open the network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go onThreadOfItsOwn(func() {
+		if err := netns.Set(ns); err != nil {
+			done <- fmt.Errorf("cannot enter the network namespace %s: %w", path, err)
+			return
+		}
+		done <- f()
+	})
+	return <-done
+}
+
+// enableIPv6 switches IPv6 on for an interface in a namespace: with addresses that it is given, and none that it makes up
+// from what it hears.
+func enableIPv6(netNS, link string) error {
+	return inNetNS(netNS, func() error {
+		for _, s := range []struct{ name, value string }{{"accept_ra", "0"}, {"disable_ipv6", "0"}} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/"+s.name, []byte(s.value), 0); err != nil {
+				return fmt.Errorf("cannot switch IPv6 on for %s: %w", link, err)
+			}
+		}
+		return nil
+	})
 }
 
 // isNetNS says whether a namespace is bound to a path.

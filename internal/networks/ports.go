@@ -11,17 +11,19 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// PortBinding is a port to publish, and, in an Endpoint, a published one.
+// PortBinding is a port to publish, and, in a Sandbox, a published one.
 type PortBinding struct {
-	// Proto is "tcp" or "udp".
+	// Proto is "tcp", "udp" or "sctp".
 	Proto string
 	// HostIP is the host's address that the port is published on; the
-	// unspecified address (or none, in a request) stands for all of them.
+	// unspecified address of IPv4 or IPv6 stands for all of them. None, in a request, leaves it to the network.
 	HostIP netip.Addr
+	// Both makes a request one for the same port of all IPv4 and all IPv6 addresses; false in a Sandbox.
+	Both bool `json:"-"`
 	// HostPort is the port there; 0 in a request asks for any free one.
 	HostPort uint16
 	// HostPortEnd makes a request one for any free port from HostPort to here;
-	// 0 in an Endpoint.
+	// 0 in a Sandbox.
 	HostPortEnd   uint16 `json:",omitempty"`
 	ContainerPort uint16
 }
@@ -73,7 +75,7 @@ func ParsePortBindings(bindings network.PortMap, exposed network.PortSet, publis
 	}
 	slices.SortStableFunc(requests, func(a, b PortBinding) int {
 		return cmp.Or(cmp.Compare(a.ContainerPort, b.ContainerPort), cmp.Compare(a.Proto, b.Proto),
-			a.hostIP().Compare(b.hostIP()), cmp.Compare(a.HostPort, b.HostPort))
+			a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
 	})
 	return requests, nil
 }
@@ -90,7 +92,7 @@ func parseBinding(port network.Port, host network.PortBinding) (PortBinding, err
 			b.HostPortEnd = r.End()
 		}
 	}
-	b.HostIP = b.hostIP()
+	b.HostIP = b.HostIP.Unmap()
 	return b, b.check()
 }
 
@@ -98,10 +100,10 @@ func (b PortBinding) check() error {
 	switch {
 	case b.ContainerPort == 0:
 		return invalid("invalid port specification: %q", fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto))
-	case b.Proto != "tcp" && b.Proto != "udp":
-		return unsupported("cannot publish port %d/%s: only tcp and udp ports can be published", b.ContainerPort, b.Proto)
-	case !b.hostIP().Is4():
-		return unsupported("cannot publish port %d/%s on %s: publishing on IPv6 addresses is not supported", b.ContainerPort, b.Proto, b.HostIP)
+	case b.Proto != "tcp" && b.Proto != "udp" && b.Proto != "sctp":
+		return unsupported("cannot publish port %d/%s: only tcp, udp and sctp ports can be published", b.ContainerPort, b.Proto)
+	case b.hostIP() == netip.IPv6Loopback():
+		return unsupported("cannot publish port %d/%s on [::1]: the kernel leads nothing from there to a container; use 127.0.0.1", b.ContainerPort, b.Proto)
 	case b.HostPortEnd != 0 && b.HostPortEnd < b.HostPort:
 		return invalid("invalid port specification: %d-%d", b.HostPort, b.HostPortEnd)
 	}
@@ -135,21 +137,21 @@ func newPortTable(first, last uint16, probe func(string, netip.AddrPort) error) 
 func (t *portTable) allocate(owner string, requests []PortBinding) ([]PortBinding, error) {
 	given := make([]PortBinding, 0, len(requests))
 	for _, r := range requests {
-		b, err := t.allocateOne(owner, r)
+		got, err := t.allocateOne(owner, r)
 		if err != nil {
 			t.release(owner, given)
 			return nil, err
 		}
-		given = append(given, b)
+		given = append(given, got...)
 	}
 	return given, nil
 }
 
-func (t *portTable) allocateOne(owner string, r PortBinding) (PortBinding, error) {
+// allocateOne is two ports for a request for both address families: with the same number.
+func (t *portTable) allocateOne(owner string, r PortBinding) ([]PortBinding, error) {
 	if err := r.check(); err != nil {
-		return PortBinding{}, err
+		return nil, err
 	}
-	r.HostIP = r.hostIP()
 	first, last := r.HostPort, cmp.Or(r.HostPortEnd, r.HostPort)
 	start := first
 	if r.HostPort == 0 {
@@ -158,17 +160,35 @@ func (t *portTable) allocateOne(owner string, r PortBinding) (PortBinding, error
 		// port, unlikely to meet at one port again and again.
 		start = first + uint16(rand.N(uint32(last-first)+1))
 	}
-	r.HostPortEnd = 0
+	hosts := []netip.Addr{r.hostIP()}
+	if r.Both {
+		hosts = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	}
+	r.HostPortEnd, r.Both = 0, false
 	var failure error
 	for i := range uint32(last-first) + 1 {
 		r.HostPort = first + uint16((uint32(start-first)+i)%(uint32(last-first)+1))
-		if err := t.take(owner, r); err != nil {
+		given, err := t.takeOn(owner, r, hosts)
+		if err != nil {
 			failure = err
 			continue
 		}
-		return r, nil
+		return given, nil
 	}
-	return PortBinding{}, failure
+	return nil, failure
+}
+
+// takeOn registers a port on all of these addresses, or on none.
+func (t *portTable) takeOn(owner string, b PortBinding, hosts []netip.Addr) ([]PortBinding, error) {
+	var given []PortBinding
+	for _, b.HostIP = range hosts {
+		if err := t.take(owner, b); err != nil {
+			t.release(owner, given)
+			return nil, err
+		}
+		given = append(given, b)
+	}
+	return given, nil
 }
 
 // take registers one port, if neither a container nor a process has it.
@@ -189,7 +209,7 @@ func (t *portTable) take(owner string, b PortBinding) error {
 // address, or on all where either side means all.
 func (t *portTable) conflict(b PortBinding) bool {
 	for ip := range t.used[hostPort{b.Proto, b.HostPort}] {
-		if ip == b.hostIP() || ip.IsUnspecified() || b.hostIP().IsUnspecified() {
+		if ip.Is6() == b.hostIP().Is6() && (ip == b.hostIP() || ip.IsUnspecified() || b.hostIP().IsUnspecified()) {
 			return true
 		}
 	}

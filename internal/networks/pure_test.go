@@ -18,8 +18,13 @@ import (
 	"gotest.tools/v3/golden"
 )
 
+func testIPAM(gateway string) *ipam {
+	g := netip.MustParsePrefix(gateway)
+	return newIPAM("test", Subnet{Subnet: g.Masked(), Gateway: g.Addr()})
+}
+
 func TestIPAMGivesEachAddressOnce(t *testing.T) {
-	a := newIPAM(netip.MustParsePrefix("10.0.0.2/29"))
+	a := testIPAM("10.0.0.2/29")
 	given := map[netip.Addr]bool{}
 	for range 5 {
 		addr, err := a.allocate("x")
@@ -41,7 +46,7 @@ func TestIPAMGivesEachAddressOnce(t *testing.T) {
 }
 
 func TestIPAMGoesAround(t *testing.T) {
-	a := newIPAM(netip.MustParsePrefix("172.30.0.1/16"))
+	a := testIPAM("172.30.0.1/16")
 	first, err := a.allocate("x")
 	assert.NilError(t, err)
 	assert.Equal(t, first.String(), "172.30.0.2")
@@ -50,6 +55,32 @@ func TestIPAMGoesAround(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, second.String(), "172.30.0.3")
 	assert.Equal(t, macOf(second).String(), "02:42:ac:1e:00:03")
+}
+
+func TestIPAMKeepsToItsRange(t *testing.T) {
+	s := Subnet{
+		Subnet: netip.MustParsePrefix("10.0.0.0/24"), IPRange: netip.MustParsePrefix("10.0.0.252/30"), Gateway: netip.MustParseAddr("10.0.0.1"),
+		Aux: map[string]netip.Addr{"printer": netip.MustParseAddr("10.0.0.253")},
+	}
+	a := newIPAM("test", s)
+	for _, want := range []string{"10.0.0.252", "10.0.0.254"} {
+		got, err := a.allocate("x")
+		assert.NilError(t, err)
+		assert.Equal(t, got.String(), want)
+	}
+	_, err := a.allocate("x")
+	assert.Check(t, errdefs.IsResourceExhausted(err))
+	// Somebody may ask for one outside of the range.
+	assert.NilError(t, a.take(netip.MustParseAddr("10.0.0.9"), "y"))
+	assert.ErrorContains(t, a.take(netip.MustParseAddr("10.0.0.9"), "z"), "Address already in use")
+	assert.ErrorContains(t, a.take(netip.MustParseAddr("10.0.0.253"), "z"), "Address already in use")
+	for _, outside := range []string{"10.0.0.0", "10.0.0.255", "10.0.1.1"} {
+		assert.ErrorContains(t, a.take(netip.MustParseAddr(outside), "z"), "no configured subnet contains IP address "+outside)
+	}
+	six := newIPAM("test", Subnet{Subnet: netip.MustParsePrefix("fd00::/64"), Gateway: netip.MustParseAddr("fd00::1")})
+	got, err := six.allocate("x")
+	assert.NilError(t, err)
+	assert.Equal(t, got.String(), "fd00::2")
 }
 
 func TestCheckBip(t *testing.T) {
@@ -93,10 +124,13 @@ func TestPortsConflict(t *testing.T) {
 		{on("127.0.0.1", 80), on("127.0.0.1", 80), true},
 		{on("::ffff:127.0.0.1", 80), on("127.0.0.1", 80), true},
 		{on("127.0.0.1", 80), on("10.0.0.1", 80), false},
+		{on("", 80), on("::", 80), false},
+		{on("fd00::1", 80), on("::", 80), true},
 		{on("", 80), on("", 81), false},
 		{on("", 80), PortBinding{Proto: "udp", HostPort: 80, ContainerPort: 80}, false},
 	} {
 		table := newPortTable(1, 2, nil)
+		tc.first.HostIP = tc.first.HostIP.Unmap()
 		given, err := table.allocate("a", []PortBinding{tc.first})
 		assert.NilError(t, err)
 		_, err = table.allocate("b", []PortBinding{tc.second})
@@ -145,6 +179,21 @@ func TestPortsChosenFreely(t *testing.T) {
 	assert.Error(t, err, "failed to bind host port 0.0.0.0:40001/tcp: address already in use")
 }
 
+// TestPortsOfBothFamilies: one number, on IPv4 and on IPv6, or neither.
+func TestPortsOfBothFamilies(t *testing.T) {
+	table := newPortTable(40000, 40001, nil)
+	_, err := table.allocate("a", []PortBinding{on("::", 40000)})
+	assert.NilError(t, err)
+	both := on("", 0)
+	both.Both = true
+	given, err := table.allocate("b", []PortBinding{both})
+	assert.NilError(t, err)
+	assert.Equal(t, fmt.Sprint(given), "[0.0.0.0:40001->80/tcp [::]:40001->80/tcp]")
+	_, err = table.allocate("c", []PortBinding{both})
+	assert.Check(t, errdefs.IsConflict(err))
+	assert.Check(t, !table.conflict(on("", 40000)), "half of a pair was kept")
+}
+
 func TestPortsToTheLast(t *testing.T) {
 	table := newPortTable(65535, 65535, nil)
 	given, err := table.allocate("a", []PortBinding{on("", 0)})
@@ -154,8 +203,8 @@ func TestPortsToTheLast(t *testing.T) {
 
 func TestPortsReserved(t *testing.T) {
 	table := newPortTable(1, 2, func(string, netip.AddrPort) error { return errors.New("must not be probed") })
-	kept, lost := table.reserve("a", []PortBinding{on("", 80), on("::1", 81)})
-	assert.Check(t, cmp.Len(kept, 1))
+	kept, lost := table.reserve("a", []PortBinding{on("", 80), on("fd00::1", 80), on("", 80)})
+	assert.Check(t, cmp.Len(kept, 2))
 	assert.Check(t, cmp.Len(lost, 1))
 	_, lost = table.reserve("b", []PortBinding{on("127.0.0.1", 80)})
 	assert.Check(t, cmp.Len(lost, 1))
@@ -186,12 +235,11 @@ func TestParsePortBindings(t *testing.T) {
 		assert.Equal(t, strings.Join(words, " "), tc.want)
 	}
 	for want, m := range map[string]network.PortMap{
-		`invalid port specification: "x"`:         {port("80/tcp"): {{HostPort: "x"}}},
-		`invalid port specification: "90-80"`:     {port("80/tcp"): {{HostPort: "90-80"}}},
-		`invalid port specification: "70000"`:     {port("80/tcp"): {{HostPort: "70000"}}},
-		"IPv6 addresses is not supported":         {port("80/tcp"): {{HostIP: netip.MustParseAddr("::1")}}},
-		"only tcp and udp ports can be published": {port("80/sctp"): {{}}},
-		`invalid port specification: "0/tcp"`:     {port("0/tcp"): {{}}},
+		"on [::1]: the kernel leads nothing":  {port("80/tcp"): {{HostIP: netip.MustParseAddr("::1")}}},
+		`invalid port specification: "x"`:     {port("80/tcp"): {{HostPort: "x"}}},
+		`invalid port specification: "90-80"`: {port("80/tcp"): {{HostPort: "90-80"}}},
+		`invalid port specification: "70000"`: {port("80/tcp"): {{HostPort: "70000"}}},
+		`invalid port specification: "0/tcp"`: {port("0/tcp"): {{}}},
 	} {
 		_, err := ParsePortBindings(m, nil, false)
 		assert.Check(t, cmp.ErrorContains(err, want))
@@ -200,52 +248,126 @@ func TestParsePortBindings(t *testing.T) {
 }
 
 func TestRuleset(t *testing.T) {
-	a, b := netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("10.9.0.3")
+	a, b, six := netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("10.9.0.3"), netip.MustParseAddr("fd00::2")
+	first := bridgeRules{name: "lrd0", subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/16"), netip.MustParsePrefix("10.9.0.1/24")}}
 	r := rules{
-		bridge:  "lrd0",
-		subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/16"), netip.MustParsePrefix("10.9.0.1/24")},
+		bridges: []bridgeRules{
+			first,
+			{name: "lrd-inner", subnets: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")}, internal: true},
+			{name: "lrd-apart", subnets: []netip.Prefix{netip.MustParsePrefix("10.11.0.0/24"), netip.MustParsePrefix("fd00::/64")}, apart: true},
+			{name: "lrd-plain", subnets: []netip.Prefix{netip.MustParsePrefix("10.12.0.0/24")}, unmasked: true},
+		},
 		published: []publishedPort{
 			{on("", 8080), a},
 			{PortBinding{Proto: "udp", HostPort: 53, ContainerPort: 5353}, b},
 			{on("127.0.0.1", 8081), a},
+			{on("::", 8080), six},
+			{on("fd00::99", 8080), six},
 		},
 	}
 	golden.Assert(t, r.script(), "published.nft")
 	r.published[0], r.published[1] = r.published[1], r.published[0]
+	r.bridges[0], r.bridges[2] = r.bridges[2], r.bridges[0]
 	golden.Assert(t, r.script(), "published.nft")
-	golden.Assert(t, rules{bridge: "lrd0", subnets: r.subnets[:1]}.script(), "empty.nft")
+	golden.Assert(t, rules{bridges: []bridgeRules{first}}.script(), "empty.nft")
 }
 
-func TestEndpointSurvivesJSON(t *testing.T) {
-	e := Endpoint{
-		ContainerID: strings.Repeat("a", 64), NetNS: "/run/x", IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16,
-		Gateway: netip.MustParseAddr("172.30.0.1"), MAC: "02:42:ac:1e:00:02", Bridge: "lrd0", HostLink: "lrdaaaaaaaaaaaa",
+func testSandbox() Sandbox {
+	id := strings.Repeat("a", 64)
+	return Sandbox{
+		ContainerID: id, NetNS: "/run/lrd/" + id,
+		Endpoints: []Endpoint{
+			{
+				NetworkID: BuiltinID("bridge"), Network: "bridge", Bridge: "lrd0", HostLink: "lrdaaaaaaaaaaaa", Interface: "eth0",
+				IP: netip.MustParseAddr("172.30.0.2"), PrefixLen: 16, Gateway: netip.MustParseAddr("172.30.0.1"), MAC: "02:42:ac:1e:00:02",
+			},
+			{
+				NetworkID: strings.Repeat("b", 64), Network: "back", Bridge: "lrd-bbbbbbbbbbb", HostLink: hostLink(id, strings.Repeat("b", 64)), Interface: "eth1",
+				IP: netip.MustParseAddr("172.18.0.2"), PrefixLen: 16, Gateway: netip.MustParseAddr("172.18.0.1"), MAC: "02:42:ac:12:00:02",
+				IP6: netip.MustParseAddr("fd00::2"), PrefixLen6: 64, Gateway6: netip.MustParseAddr("fd00::1"), Names: []string{"web"}, Internal: true,
+			},
+		},
 		Ports: []PortBinding{on("0.0.0.0", 80)},
 	}
-	for _, want := range []Endpoint{e, {ContainerID: e.ContainerID, NetNS: e.NetNS}} {
+}
+
+func TestSandboxSurvivesJSON(t *testing.T) {
+	s := testSandbox()
+	for _, want := range []Sandbox{s, s.without(0), s.without(1), {ContainerID: s.ContainerID, NetNS: s.NetNS}} {
 		data, err := json.Marshal(want)
 		assert.NilError(t, err)
-		var got Endpoint
+		var got Sandbox
 		assert.NilError(t, json.Unmarshal(data, &got))
-		assert.Check(t, cmp.Equal(fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)))
+		again, err := json.Marshal(got)
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Equal(string(again), string(data)))
+		assert.Check(t, cmp.Equal(fmt.Sprintf("%+v", got.Endpoints), fmt.Sprintf("%+v", want.Endpoints)))
 	}
-	e.NetNS = "/run/lrd/" + e.ContainerID
-	assert.NilError(t, checkEndpoint(e))
-	change := func(f func(*Endpoint)) Endpoint {
-		changed := e
-		f(&changed)
-		return changed
+}
+
+// TestSandboxOfBefore reads what was saved when there was the default network alone, and writes what that version reads.
+func TestSandboxOfBefore(t *testing.T) {
+	s := testSandbox().without(1)
+	before := fmt.Sprintf(`{"ContainerID":%q,"NetNS":%q,"IP":"172.30.0.2","PrefixLen":16,"Gateway":"172.30.0.1","MAC":"02:42:ac:1e:00:02",`+
+		`"Bridge":"lrd0","HostLink":"lrdaaaaaaaaaaaa","Ports":[{"Proto":"tcp","HostIP":"0.0.0.0","HostPort":80,"ContainerPort":80}]}`, s.ContainerID, s.NetNS)
+	var got Sandbox
+	assert.NilError(t, json.Unmarshal([]byte(before), &got))
+	assert.Check(t, cmp.Equal(fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", s)))
+	now, err := json.Marshal(testSandbox())
+	assert.NilError(t, err)
+	var was, is map[string]any
+	assert.NilError(t, json.Unmarshal([]byte(before), &was))
+	assert.NilError(t, json.Unmarshal(now, &is))
+	for key, value := range was {
+		assert.Check(t, cmp.DeepEqual(is[key], value), key)
 	}
-	for _, damaged := range []Endpoint{
-		change(func(e *Endpoint) { e.ContainerID = "../../etc" }),
-		change(func(e *Endpoint) { e.NetNS = "/etc/passwd" }),
-		change(func(e *Endpoint) { e.NetNS = e.ContainerID }),
-		change(func(e *Endpoint) { e.HostLink = "eth0" }),
-		change(func(e *Endpoint) { e.IP = netip.MustParseAddr("fd00::1") }),
-		change(func(e *Endpoint) { e.Gateway = netip.Addr{} }),
-		change(func(e *Endpoint) { e.PrefixLen = 40 }),
+	assert.NilError(t, json.Unmarshal([]byte(`{"ContainerID":"x","NetNS":"/x","IP":"","Gateway":""}`), &got))
+	assert.Check(t, cmp.Len(got.Endpoints, 0))
+}
+
+func TestCheckSandbox(t *testing.T) {
+	assert.NilError(t, checkSandbox(testSandbox()))
+	for _, damage := range []func(*Sandbox){
+		func(s *Sandbox) { s.ContainerID = "../../etc" },
+		func(s *Sandbox) { s.NetNS = "/etc/passwd" },
+		func(s *Sandbox) { s.NetNS = s.ContainerID },
+		func(s *Sandbox) { s.Endpoints[0].HostLink = "eth0" },
+		func(s *Sandbox) { s.Endpoints[0].IP = netip.MustParseAddr("fd00::1") },
+		func(s *Sandbox) { s.Endpoints[0].Gateway = netip.Addr{} },
+		func(s *Sandbox) { s.Endpoints[0].PrefixLen = 40 },
+		func(s *Sandbox) { s.Endpoints[1].Gateway6 = netip.Addr{} },
+		func(s *Sandbox) { s.Endpoints[1].Bridge = `x" drop` },
+		func(s *Sandbox) { s.Endpoints[1].Interface = "../x" },
 	} {
-		assert.Check(t, errdefs.IsInvalidArgument(checkEndpoint(damaged)), "%+v", damaged)
+		s := testSandbox()
+		damage(&s)
+		assert.Check(t, errdefs.IsInvalidArgument(checkSandbox(s)), "%+v", s)
+	}
+}
+
+// TestWay: by which network a container's packets leave.
+func TestWay(t *testing.T) {
+	place := func(name string, priority int, internal, v6 bool) Endpoint {
+		e := Endpoint{Network: name, Priority: priority, Internal: internal}
+		if v6 {
+			e.IP6 = netip.MustParseAddr("fd00::2")
+		}
+		return e
+	}
+	for _, tc := range []struct {
+		endpoints []Endpoint
+		four, six string
+	}{
+		{nil, "", ""},
+		{[]Endpoint{place("b", 0, false, false), place("a", 0, false, false)}, "a", ""},
+		{[]Endpoint{place("b", 1, false, false), place("a", 0, false, true)}, "b", "a"},
+		{[]Endpoint{place("a", 9, true, true), place("b", 0, false, true)}, "b", "b"},
+		{[]Endpoint{place("a", 9, true, true)}, "", ""},
+	} {
+		s := Sandbox{Endpoints: tc.endpoints}
+		four, _ := s.way(false)
+		six, _ := s.way(true)
+		assert.Check(t, cmp.Equal(four.Network+","+six.Network, tc.four+","+tc.six))
 	}
 }
 
@@ -282,11 +404,14 @@ func TestForwardPolicyOfOthers(t *testing.T) {
 		{name: "no iptables", fake: fakeIptables{err: errors.New("not found")}, advised: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := &Manager{bridge: "lrd0", run: tc.fake.run, log: discard()}
+			m := &Manager{run: tc.fake.run, log: discard(), inIptables: map[string]bool{}, networks: map[string]*pool{"x": {Network: Network{Name: "bridge", Bridge: "lrd0"}}}}
 			warnings := strings.Join(m.checkForward(t.Context()), "\n")
 			assert.Check(t, cmp.DeepEqual(tc.fake.ran, tc.ran))
 			assert.Check(t, cmp.Contains(warnings, "inet firewall fwd drops forwarded packets"))
 			assert.Check(t, cmp.Equal(strings.Contains(warnings, "iptables -I FORWARD"), tc.advised))
+			tc.fake.ran = nil
+			assert.Check(t, tc.advised || m.forgetIptables(t.Context(), Network{Bridge: "lrd0"}) == nil)
+			assert.Check(t, tc.advised || len(tc.fake.ran) == 2, "its rules stay behind: %q", tc.fake.ran)
 		})
 	}
 }

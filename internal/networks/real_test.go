@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -156,26 +157,26 @@ func TestAttachUnwindsAndClearsLeftovers(t *testing.T) {
 	// A daemon that was killed between two steps left these.
 	path := netNSPath(w.options.RunDir, idA)
 	assert.NilError(t, makeNetNS(path))
-	ip(t, "link", "add", hostLink(idA), "type", "veth", "peer", "name", "left0")
+	ip(t, "link", "add", hostLink(idA, BuiltinID("bridge")), "type", "veth", "peer", "name", "left0")
 	a := w.attach(idA, tcp(8080, 80))
-	_, err := w.m.Attach(t.Context(), Request{ContainerID: idA})
+	_, err := w.m.Attach(t.Context(), Request{ContainerID: idA, Joins: []Join{{Network: "bridge"}}})
 	assert.Check(t, errdefs.IsConflict(err), "%v", err)
-	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8081, 80), tcp(8080, 80)}})
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "bridge"}}, Ports: []PortBinding{tcp(8081, 80), tcp(8080, 80)}})
 	assert.Check(t, errdefs.IsConflict(err))
 	assert.ErrorContains(t, err, "Bind for 0.0.0.0:8080 failed: port is already allocated")
 
 	l, err := net.Listen("tcp4", "127.0.0.1:8082")
 	assert.NilError(t, err)
 	defer l.Close()
-	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8081, 80), tcp(8082, 80)}})
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "bridge"}}, Ports: []PortBinding{tcp(8081, 80), tcp(8082, 80)}})
 	assert.Check(t, errdefs.IsConflict(err))
 	assert.ErrorContains(t, err, "address already in use")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = w.m.Attach(ctx, Request{ContainerID: idB})
+	_, err = w.m.Attach(ctx, Request{ContainerID: idB, Joins: []Join{{Network: "bridge"}}})
 	assert.Check(t, errors.Is(err, context.Canceled), "%v", err)
-	_, known := w.m.Endpoint(idB)
+	_, known := w.m.Sandbox(idB)
 	assert.Check(t, !known)
 	assert.Check(t, !isNetNS(netNSPath(w.options.RunDir, idB)))
 	w.serve(a.NetNS, "A", 80)
@@ -184,13 +185,13 @@ func TestAttachUnwindsAndClearsLeftovers(t *testing.T) {
 
 func TestIsolatedHasLoopbackAlone(t *testing.T) {
 	w := newWorld(t)
-	e, err := w.m.Attach(t.Context(), Request{ContainerID: idA, Isolated: true})
+	e, err := w.m.Attach(t.Context(), Request{ContainerID: idA})
 	assert.NilError(t, err)
 	w.serve(e.NetNS, "A", 80)
 	w.reaches(e.NetNS, "tcp", "127.0.0.1:80", "A")
 	w.fails(e.NetNS, "tcp", hostAddress+":80")
 	w.open()
-	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{e}))
+	assert.NilError(t, w.m.Restore(t.Context(), []Sandbox{e}))
 }
 
 func TestRestoreAfterARestart(t *testing.T) {
@@ -204,12 +205,12 @@ func TestRestoreAfterARestart(t *testing.T) {
 	w.open()
 	// There is no gap: until Restore the last daemon's rules are in force.
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
-	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{a}))
+	assert.NilError(t, w.m.Restore(t.Context(), []Sandbox{a.Sandbox}))
 	_ = c.SetDeadline(time.Now().Add(patience))
 	_, err = readLine(c)
 	assert.NilError(t, err)
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
-	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Ports: []PortBinding{tcp(8080, 80)}})
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "bridge"}}, Ports: []PortBinding{tcp(8080, 80)}})
 	assert.Check(t, errdefs.IsConflict(err))
 	b := w.attach(idB)
 	assert.Check(t, b.IP != a.IP)
@@ -219,10 +220,10 @@ func TestRestoreWithALostBridge(t *testing.T) {
 	w := newWorld(t)
 	a := w.attach(idA, tcp(8080, 80))
 	w.serve(a.NetNS, "A", 80)
-	assert.NilError(t, removeLink(w.m.bridge))
+	assert.NilError(t, removeLink(w.m.builtin.Bridge))
 	w.fails(w.outside, "tcp", hostAddress+":8080")
 	w.open()
-	assert.NilError(t, w.m.Restore(t.Context(), []Endpoint{a}))
+	assert.NilError(t, w.m.Restore(t.Context(), []Sandbox{a.Sandbox}))
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
 	w.reaches("", "tcp", "127.0.0.1:8080", "A")
 }
@@ -233,13 +234,13 @@ func TestRestoreWithALostEndpoint(t *testing.T) {
 	assert.NilError(t, removeNetNS(a.NetNS))
 	assert.NilError(t, removeLink(b.HostLink))
 	w.open()
-	err := w.m.Restore(t.Context(), []Endpoint{a, b})
+	err := w.m.Restore(t.Context(), []Sandbox{a.Sandbox, b.Sandbox})
 	var verdict *RestoreError
 	assert.Assert(t, errors.As(err, &verdict))
 	for _, id := range []string{idA, idB} {
 		var gone *EndpointGoneError
-		assert.Check(t, errors.As(verdict.Endpoints[id], &gone), "%v", verdict.Endpoints[id])
-		_, known := w.m.Endpoint(id)
+		assert.Check(t, errors.As(verdict.Containers[id], &gone), "%v", verdict.Containers[id])
+		_, known := w.m.Sandbox(id)
 		assert.Check(t, known, "its address must stay taken")
 	}
 }
@@ -249,15 +250,15 @@ func TestRestoreWithAChangedBip(t *testing.T) {
 	a := w.attach(idA, tcp(8080, 80))
 	w.serve(a.NetNS, "A", 80)
 	w.serve(w.outside, "world", 7)
-	old := w.m.bip
+	old := w.m.builtin.Subnet4().address()
 
 	w.options.Bip = netip.MustParsePrefix("10.77.0.1/24")
 	w.open()
-	err := w.m.Restore(t.Context(), []Endpoint{a})
+	err := w.m.Restore(t.Context(), []Sandbox{a.Sandbox})
 	var verdict *RestoreError
 	assert.Assert(t, errors.As(err, &verdict))
 	var changed *BridgeChangedError
-	assert.Assert(t, errors.As(verdict.Endpoints[idA], &changed))
+	assert.Assert(t, errors.As(verdict.Containers[idA], &changed))
 	assert.Equal(t, changed.Had, old)
 	assert.Equal(t, changed.Have, w.options.Bip)
 	assert.Check(t, errdefs.IsFailedPrecondition(err))
@@ -273,13 +274,14 @@ func TestRestoreWithAChangedBip(t *testing.T) {
 	w.reaches(a.NetNS, "tcp", outsideAddress+":7", "world "+hostAddress)
 
 	// With its last container the old address goes, and nobody else's does.
-	ip(t, "address", "add", "192.0.2.77/24", "dev", w.m.bridge)
+	ip(t, "address", "add", "192.0.2.77/24", "dev", w.m.builtin.Bridge)
 	assert.NilError(t, w.m.Detach(t.Context(), idA))
-	link, err := bridgeLink(w.m.bridge)
+	link, err := bridgeLink(w.m.builtin.Bridge)
 	assert.NilError(t, err)
 	have, err := addresses(link)
 	assert.NilError(t, err)
-	assert.Check(t, cmp.Len(have, 2))
+	assert.Check(t, !slices.Contains(have, old))
+	assert.Check(t, slices.Contains(have, netip.MustParsePrefix("192.0.2.77/24")))
 	w.reaches(w.outside, "tcp", hostAddress+":8090", "B")
 }
 
@@ -309,20 +311,20 @@ func TestWarnings(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	w := newWorld(t)
 	const n = 24
-	endpoints := make([]Endpoint, n)
+	endpoints := make([]Sandbox, n)
 	errs := make([]error, n)
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
 			id := fmt.Sprintf("%012x%052x", i, i)
-			endpoints[i], errs[i] = w.m.Attach(t.Context(), Request{ContainerID: id, Ports: []PortBinding{tcp(0, 80)}})
+			endpoints[i], errs[i] = w.m.Attach(t.Context(), Request{ContainerID: id, Joins: []Join{{Network: "bridge"}}, Ports: []PortBinding{tcp(0, 80)}})
 		})
 	}
 	all.Wait()
 	seen := map[string]bool{}
 	for i, e := range endpoints {
 		assert.NilError(t, errs[i])
-		for _, key := range []string{e.IP.String(), fmt.Sprint(e.Ports[0].HostPort), e.MAC} {
+		for _, key := range []string{e.Endpoints[0].IP.String(), fmt.Sprint(e.Ports[0].HostPort), e.Endpoints[0].MAC} {
 			assert.Check(t, !seen[key], "%s was given twice", key)
 			seen[key] = true
 		}

@@ -9,142 +9,217 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"lrd/internal/names"
 )
 
-// Restore registers the endpoints of containers that are alive, once, before
+// Restore registers the networks of containers that are alive, once, before
 // the first Attach, and puts their rules in place in one transaction: a port
 // that was published stays so without a gap. Without live containers it is
 // called with none. It makes
 // nothing new and takes nothing from a running container; it does put a link
 // back to the bridge if the bridge was lost, and an old address back on it.
 //
-// A *RestoreError names the endpoints that are not as they were. They stay
+// A *RestoreError names the containers whose networks are not as they were. They stay
 // registered, so that nobody gets their address, and are given up by Detach
 // like the others. Any other error is of the whole.
-func (m *Manager) Restore(ctx context.Context, endpoints []Endpoint) error {
+func (m *Manager) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	verdicts := map[string]error{}
-	for _, e := range endpoints {
-		if err := m.restoreOne(e); err != nil {
-			verdicts[e.ContainerID] = err
+	named := false
+	for _, s := range sandboxes {
+		if err := m.restoreOne(s); err != nil {
+			verdicts[s.ContainerID] = err
+		}
+		if s, kept := m.Sandbox(s.ContainerID); kept {
+			m.tell(ctx, s)
+			named = named || s.Named()
 		}
 	}
+	m.dropOldNames(ctx)
 	m.reserveStrangers(ctx)
+	if named {
+		m.sync(ctx)
+	}
 	if err := m.apply(ctx); err != nil {
 		return err
 	}
-	if err := m.trimAddresses(); err != nil {
-		// The address of an old bip too many disturbs nobody here.
-		m.log.WarnContext(ctx, "cannot remove an old address of the bridge", "bridge", m.bridge, "error", err)
+	for _, n := range m.Networks() {
+		if err := m.trimAddresses(n.Bridge); err != nil {
+			// The address of an old bip too many disturbs nobody here.
+			m.log.WarnContext(ctx, "cannot remove an old address of the bridge", "bridge", n.Bridge, "error", err)
+		}
 	}
 	if len(verdicts) > 0 {
-		return &RestoreError{Endpoints: verdicts}
+		return &RestoreError{Containers: verdicts}
 	}
 	return nil
 }
 
-func (m *Manager) restoreOne(e Endpoint) error {
-	if err := checkEndpoint(e); err != nil {
+// dropOldNames makes the resolver forget containers that nobody knows and that have no network any more.
+func (m *Manager) dropOldNames(ctx context.Context) {
+	if m.o.NamesDir == "" {
+		return
+	}
+	files, ended, err := names.Listed(m.o.NamesDir)
+	for id := range ended {
+		files = append(files, id)
+	}
+	for _, id := range files {
+		if _, known := m.Sandbox(id); !known && !isNetNS(netNSPath(m.o.RunDir, id)) {
+			err = errors.Join(err, names.Remove(m.o.NamesDir, id))
+		}
+	}
+	if err != nil {
+		m.log.WarnContext(ctx, "Names of containers that are gone may be left", "error", err)
+	}
+}
+
+func (m *Manager) restoreOne(s Sandbox) error {
+	if err := checkSandbox(s); err != nil {
 		return err
 	}
-	if err := m.reserve(&e); err != nil {
+	if err := m.reserve(&s); err != nil {
 		return err
 	}
-	if !isNetNS(e.NetNS) {
-		return &EndpointGoneError{e.ContainerID, "its network namespace " + e.NetNS}
+	if !isNetNS(s.NetNS) {
+		return &EndpointGoneError{s.ContainerID, "its network namespace " + s.NetNS}
 	}
-	if e.isolated() {
-		return nil
+	var errs []error
+	for _, e := range s.Endpoints {
+		errs = append(errs, m.restorePlace(s, e))
 	}
-	if e.Bridge != m.bridge {
+	return errors.Join(errs...)
+}
+
+func (m *Manager) restorePlace(s Sandbox, e Endpoint) error {
+	m.mu.Lock()
+	p := m.networks[e.NetworkID]
+	m.mu.Unlock()
+	switch {
+	case p == nil:
 		return &kindError{
-			fmt.Sprintf("the container is at the bridge %s, the network is now at %s: its published ports do not work until it is restarted", e.Bridge, m.bridge),
+			fmt.Sprintf("network %s no longer exists: the container keeps its place in it until it is restarted", e.Network),
+			errdefs.ErrFailedPrecondition,
+		}
+	case e.Bridge != p.Bridge:
+		return &kindError{
+			fmt.Sprintf("the container is at the bridge %s, its network is now at %s: it keeps its place until it is restarted", e.Bridge, p.Bridge),
 			errdefs.ErrFailedPrecondition,
 		}
 	}
-	if err := m.repair(e); err != nil {
+	if err := m.repair(s, e); err != nil {
 		return err
 	}
-	if had := e.gatewayPrefix(); had != m.bip {
-		return &BridgeChangedError{Bridge: m.bridge, Had: had, Have: m.bip}
+	if had, have := e.gateway4(), p.Subnet4().address(); had != have {
+		return &BridgeChangedError{Bridge: p.Bridge, Had: had, Have: have}
 	}
 	return nil
 }
 
-// reserve registers an endpoint with its address and ports. Ports that are
+// reserve registers a container's network with its addresses and ports. Ports that are
 // another's are left out of the rules and are an error; an address that is
-// another's leaves the endpoint unregistered.
-func (m *Manager) reserve(e *Endpoint) error {
+// another's leaves the container unregistered.
+func (m *Manager) reserve(s *Sandbox) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, twice := m.endpoints[e.ContainerID]; twice {
-		return &kindError{fmt.Sprintf("container %s is attached to a network already", e.ContainerID), errdefs.ErrConflict}
+	if _, twice := m.sandboxes[s.ContainerID]; twice {
+		return &kindError{fmt.Sprintf("container %s is attached to a network already", s.ContainerID), errdefs.ErrConflict}
 	}
-	if e.isolated() {
-		m.endpoints[e.ContainerID] = *e
-		return nil
+	for _, e := range s.Endpoints {
+		if err := m.reservePlaceLocked(s.ContainerID, e); err != nil {
+			m.releaseLocked(*s)
+			return err
+		}
 	}
-	if err := m.addresses.reserve(e.IP, e.ContainerID); err != nil {
-		return err
-	}
-	kept, lost := m.ports.reserve(e.ContainerID, e.Ports)
-	e.Ports = kept
-	m.endpoints[e.ContainerID] = *e
+	kept, lost := m.ports.reserve(s.ContainerID, s.Ports)
+	s.Ports = kept
+	m.sandboxes[s.ContainerID] = *s
 	m.changed++
 	if len(lost) > 0 {
-		names := make([]string, len(lost))
+		texts := make([]string, len(lost))
 		for i, p := range lost {
-			names[i] = p.String()
+			texts[i] = p.String()
 		}
-		return &kindError{"published ports belong to another container now: " + strings.Join(names, ", "), errdefs.ErrConflict}
+		return &kindError{"published ports belong to another container now: " + strings.Join(texts, ", "), errdefs.ErrConflict}
 	}
 	return nil
 }
 
-// checkEndpoint refuses a saved endpoint that makes no sense, so that what is
+func (m *Manager) reservePlaceLocked(containerID string, e Endpoint) error {
+	p := m.networks[e.NetworkID]
+	if p == nil {
+		return nil
+	}
+	if err := p.v4.reserve(e.IP, containerID); err != nil {
+		return err
+	}
+	if p.v6 == nil || !e.IP6.IsValid() {
+		return nil
+	}
+	return p.v6.reserve(e.IP6, containerID)
+}
+
+// checkSandbox refuses a saved network that makes no sense, so that what is
 // on disk can never reach nft's input or a path unchecked.
-func checkEndpoint(e Endpoint) error {
-	if err := checkID(e.ContainerID); err != nil {
+func checkSandbox(s Sandbox) error {
+	if err := checkID(s.ContainerID); err != nil {
 		return err
 	}
 	// Detach removes what these name.
-	if !filepath.IsAbs(e.NetNS) || filepath.Base(e.NetNS) != e.ContainerID {
-		return invalid("the saved network of container %s is damaged: its namespace is %q", e.ContainerID, e.NetNS)
+	if !filepath.IsAbs(s.NetNS) || filepath.Base(s.NetNS) != s.ContainerID {
+		return invalid("the saved network of container %s is damaged: its namespace is %q", s.ContainerID, s.NetNS)
 	}
-	if e.isolated() {
-		return nil
-	}
-	if e.HostLink != hostLink(e.ContainerID) {
-		return invalid("the saved network of container %s is damaged: its link is %q", e.ContainerID, e.HostLink)
-	}
-	if !e.IP.Is4() || !e.Gateway.Is4() || e.PrefixLen < 8 || e.PrefixLen > 30 {
-		return invalid("the saved network of container %s is damaged: %s/%d by way of %s", e.ContainerID, e.IP, e.PrefixLen, e.Gateway)
+	for _, e := range s.Endpoints {
+		if e.HostLink != hostLink(s.ContainerID, e.NetworkID) {
+			return invalid("the saved network of container %s is damaged: its link is %q", s.ContainerID, e.HostLink)
+		}
+		if !e.IP.Is4() || !e.Gateway.Is4() || e.PrefixLen < 8 || e.PrefixLen > 30 {
+			return invalid("the saved network of container %s is damaged: %s/%d by way of %s", s.ContainerID, e.IP, e.PrefixLen, e.Gateway)
+		}
+		if v6 := e.IP6.IsValid(); v6 != e.Gateway6.IsValid() || v6 && (!e.IP6.Is6() || !e.Gateway6.Is6() || e.PrefixLen6 < 8 || e.PrefixLen6 > 126) {
+			return invalid("the saved network of container %s is damaged: %s/%d by way of %s", s.ContainerID, e.IP6, e.PrefixLen6, e.Gateway6)
+		}
+		if err := errors.Join(checkBridgeName(e.Bridge), checkBridgeName(e.Interface)); err != nil {
+			return fmt.Errorf("the saved network of container %s is damaged: %w", s.ContainerID, err)
+		}
 	}
 	return nil
 }
 
 // repair makes sure that an endpoint's link is at the bridge and that the
-// bridge has the address that it lives by.
-func (m *Manager) repair(e Endpoint) error {
-	if had := e.gatewayPrefix(); had != m.bip {
-		if err := addBridgeAddress(m.bridge, had); err != nil {
+// bridge has the addresses that it lives by.
+func (m *Manager) repair(s Sandbox, e Endpoint) error {
+	for _, g := range e.gateways() {
+		if err := addBridgeAddress(e.Bridge, g); err != nil {
 			return err
 		}
 	}
-	return reconnect(e)
+	return reconnect(s.ContainerID, e)
 }
 
-// trimAddresses takes addresses off the bridge that lrd put there and that
-// neither the configuration nor a live container uses any more.
-func (m *Manager) trimAddresses() error {
+// trimAddresses takes addresses off a bridge that lrd put there and that
+// neither its network nor a live container uses any more.
+func (m *Manager) trimAddresses(bridge string) error {
 	m.mu.Lock()
-	keep := map[netip.Prefix]bool{m.bip: true}
-	for _, e := range m.endpoints {
-		if !e.isolated() {
-			keep[e.gatewayPrefix()] = true
+	keep := map[netip.Prefix]bool{}
+	for _, p := range m.networks {
+		if p.Bridge == bridge {
+			for _, a := range p.addresses() {
+				keep[a] = true
+			}
+		}
+	}
+	for _, s := range m.sandboxes {
+		for _, e := range s.Endpoints {
+			if e.Bridge == bridge {
+				for _, g := range e.gateways() {
+					keep[g] = true
+				}
+			}
 		}
 	}
 	m.mu.Unlock()
-	err := removeBridgeAddresses(m.bridge, keep)
+	err := removeBridgeAddresses(bridge, keep)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
 	}

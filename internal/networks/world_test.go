@@ -49,8 +49,12 @@ func TestMain(m *testing.M) {
 const (
 	hostAddress    = "198.51.100.1"
 	outsideAddress = "198.51.100.2"
-	idA            = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-	idB            = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+	hostAddress6    = "2001:db8::1"
+	outsideAddress6 = "2001:db8::2"
+
+	idA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	idB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
 // world is a host, which is the test's own network namespace, and a machine
@@ -81,6 +85,7 @@ func newWorld(t *testing.T) *world {
 		assert.Check(t, removeNetNS(w.outside))
 	})
 	ip(t, "address", "add", hostAddress+"/24", "dev", "out0")
+	ip(t, "address", "add", hostAddress6+"/64", "dev", "out0", "nodad")
 	ip(t, "link", "set", "out0", "up")
 	ns, err := netns.GetFromPath(w.outside)
 	assert.NilError(t, err)
@@ -89,18 +94,22 @@ func newWorld(t *testing.T) *world {
 	assert.NilError(t, err)
 	assert.NilError(t, netlink.LinkSetNsFd(peer, int(ns)))
 	w.inNS(w.outside, func() {
+		assert.Check(t, os.WriteFile("/proc/sys/net/ipv6/conf/world0/disable_ipv6", []byte("0"), 0))
 		ip(t, "address", "add", outsideAddress+"/24", "dev", "world0")
+		ip(t, "address", "add", outsideAddress6+"/64", "dev", "world0", "nodad")
 		ip(t, "link", "set", "world0", "up")
 		// A neighbour that routes the containers' subnet by way of the host.
 		ip(t, "route", "add", "172.30.0.0/16", "via", hostAddress)
 	})
-	w.options = Options{RunDir: filepath.Join(t.TempDir(), "netns")}
+	w.options = Options{RunDir: filepath.Join(t.TempDir(), "netns"), DataDir: filepath.Join(t.TempDir(), "networks"), NamesDir: filepath.Join(t.TempDir(), "names")}
 	w.open()
 	t.Cleanup(func() {
-		for _, e := range w.m.live() {
-			assert.Check(t, w.m.Detach(context.Background(), e.ContainerID))
+		for _, s := range w.m.Sandboxes() {
+			assert.Check(t, w.m.Detach(context.Background(), s.ContainerID))
 		}
-		assert.Check(t, removeLink(w.m.bridge))
+		for _, n := range w.m.Networks() {
+			assert.Check(t, removeLink(n.Bridge))
+		}
 		_, err := runProgram(context.Background(), "flush ruleset\n", "nft", "-f", "-")
 		assert.Check(t, err)
 	})
@@ -115,11 +124,23 @@ func (w *world) open() {
 	w.m = m
 }
 
-func (w *world) attach(id string, ports ...PortBinding) Endpoint {
+// at is a container's place in the default network, as most tests need no other.
+type at struct {
+	Sandbox
+	Endpoint
+}
+
+func (w *world) attach(id string, ports ...PortBinding) at {
 	w.t.Helper()
-	e, err := w.m.Attach(w.t.Context(), Request{ContainerID: id, Ports: ports})
+	s := w.join(id, ports, Join{Network: "bridge"})
+	return at{s, s.Endpoints[0]}
+}
+
+func (w *world) join(id string, ports []PortBinding, joins ...Join) Sandbox {
+	w.t.Helper()
+	s, err := w.m.Attach(w.t.Context(), Request{ContainerID: id, Ports: ports, Joins: joins})
 	assert.NilError(w.t, err)
-	return e
+	return s
 }
 
 // inNS runs f on a thread in a network namespace; "" is the host's.
@@ -129,19 +150,7 @@ func (w *world) inNS(path string, f func()) {
 		f()
 		return
 	}
-	done := make(chan error, 1)
-	go onThreadOfItsOwn(func() {
-		ns, err := netns.GetFromPath(path)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			f()
-		}
-		done <- err
-	})
-	assert.NilError(w.t, <-done)
+	assert.NilError(w.t, inNetNS(path, func() error { f(); return nil }))
 }
 
 // serve answers every tcp connection and udp datagram at a port of a namespace
@@ -153,9 +162,9 @@ func (w *world) serve(path, name string, port int) {
 	var p net.PacketConn
 	var err error
 	w.inNS(path, func() {
-		l, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err == nil {
-			p, err = net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
+			p, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
 		}
 	})
 	assert.NilError(w.t, err)
@@ -182,7 +191,8 @@ func (w *world) serve(path, name string, port int) {
 			if err != nil {
 				return
 			}
-			_, _ = p.WriteTo([]byte(name+" "+strings.Split(from.String(), ":")[0]+"\n"), from)
+			host, _, _ := net.SplitHostPort(from.String())
+			_, _ = p.WriteTo([]byte(name+" "+host+"\n"), from)
 		}
 	})
 }
@@ -213,7 +223,7 @@ func (w *world) dial(path, proto, address string) (net.Conn, error) {
 }
 
 func (w *world) dialFor(path, proto, address string, timeout time.Duration) (c net.Conn, err error) {
-	w.inNS(path, func() { c, err = net.DialTimeout(proto+"4", address, timeout) })
+	w.inNS(path, func() { c, err = net.DialTimeout(proto, address, timeout) })
 	return c, err
 }
 

@@ -37,6 +37,9 @@ var mayImport = map[string][]string{
 	"internal/logdrivers": {"internal/logopts", "internal/output"},
 	// Knows only the configuration and the Reloaders that it is given.
 	"internal/reload": {"internal/config"},
+	// Both sides of the resolver of containers' names.
+	"internal/networks": {"internal/names"},
+	"cmd/lrd-dns":       {"internal/names"},
 	// Streams from an output to a client.
 	"internal/sessions": {"internal/output"},
 }
@@ -52,6 +55,8 @@ var onlyIn = map[string][]string{
 	"go.podman.io/": {"internal/images", "cmd/lrd"},
 	// The kernel's network.
 	"github.com/vishvananda/": {"internal/networks"},
+	// The resolver is a small binary of its own.
+	"github.com/miekg/": {"cmd/lrd-dns"},
 	// What Docker allows a container.
 	"github.com/moby/profiles/": {"internal/oci"},
 	// Figures for Prometheus.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -56,13 +55,14 @@ func TestCLINetwork(t *testing.T) {
 	})
 
 	l.clients("refusals", func(t *testing.T, l *lab) {
-		l.refused(1, []string{"user-defined networks"}, "network", "create", "mine")
-		r := l.tryDocker("run", "--rm", "--network", "mine", "busybox", "true")
-		assert.Check(t, r.code == 125 && strings.Contains(r.stderr, "mine") && strings.Contains(r.stderr, "user-defined networks"), "%s", r)
+		l.refused(1, []string{"network nope not found"}, "network", "inspect", "nope")
+		l.refused(125, []string{"network nope not found"}, "run", "--rm", "--network", "nope", "busybox", "true")
+		l.refused(1, []string{"operation is not permitted on predefined bridge network"}, "network", "create", "bridge")
 		l.refused(125, []string{"nobody"}, "run", "--rm", "--network", "container:nobody", "busybox", "true")
 		l.docker("create", "--name", "never", "busybox")
 		l.refused(125, []string{"cannot join network of a non running container"}, "run", "--rm", "--network", "container:never", "busybox", "true")
-		l.refused(125, []string{"MAC address"}, "run", "--rm", "--mac-address", "02:42:ac:11:00:99", "busybox", "true")
+		l.refused(125, []string{"not that of a group"}, "run", "--rm", "--mac-address", "03:42:ac:11:00:99", "busybox", "true")
+		assert.Check(t, is.Contains(l.once("--mac-address 02:42:ac:11:00:99", "ip link show eth0"), "02:42:ac:11:00:99"))
 		assert.Equal(t, l.docker("network", "ls", "--format", "{{.Name}}"), "bridge\nhost\nnone")
 	})
 

@@ -108,7 +108,7 @@ func TestCLIRefusals(t *testing.T) {
 		{"start with a body", "POST", "/v1.41/containers/there/start", "", 304, ""},
 
 		{"build", "POST", "/v1.41/build", "", 501, "lrd does not build images"},
-		{"networks", "POST", "/v1.41/networks/create", `{"Name":"mine"}`, 501, "user-defined networks"},
+		{"networks", "POST", "/v1.41/networks/create", `{"Name":"mine","Driver":"overlay"}`, 404, "plugin not found"},
 		{"swarm", "POST", "/v1.41/swarm/init", `{}`, 500, "--live-restore daemon configuration is incompatible with swarm mode"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,404 @@
+package containers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"lrd/internal/networks"
+	"lrd/internal/oci"
+)
+
+// Membership is what a container wants of a network that it is to be in. A
+// network is known by its name: one that is removed and made again is the same to
+// a container.
+type Membership struct {
+	Network string `json:"network"`
+	// ID is what the network had when the container was last in it.
+	ID       string     `json:"id,omitempty"`
+	IPv4     netip.Addr `json:"ipv4,omitzero"`
+	IPv6     netip.Addr `json:"ipv6,omitzero"`
+	MAC      string     `json:"mac,omitempty"`
+	Aliases  []string   `json:"aliases,omitempty"`
+	Priority int        `json:"priority,omitempty"`
+	// DriverOpts are kept for those who ask.
+	DriverOpts map[string]string `json:"driverOpts,omitempty"`
+}
+
+// memberships are the networks that a container is to be in, that of its network mode if nothing else is said. It is empty
+// for one that shares another container's.
+func memberships(r Record) []Membership {
+	if len(r.Memberships) > 0 {
+		return r.Memberships
+	}
+	_, host := configs(r)
+	name := networkName(host.NetworkMode)
+	if name == "" {
+		return nil
+	}
+	return []Membership{{Network: name, ID: networks.BuiltinID(name)}}
+}
+
+// networkName is the network that a mode means; empty for one that shares another container's.
+func networkName(mode container.NetworkMode) string {
+	switch {
+	case mode == "" || mode.IsDefault():
+		return network.NetworkBridge
+	case mode.IsContainer():
+		return ""
+	}
+	return string(mode)
+}
+
+// checkNetworks finds out which networks a container is to be in, and sees to it that they are there, or the
+// container whose network is to be shared.
+func (m *Manager) checkNetworks(c *container.Config, h *container.HostConfig, n *network.NetworkingConfig) ([]Membership, error) {
+	settings := map[string]*network.EndpointSettings{}
+	if n != nil {
+		maps.Copy(settings, n.EndpointsConfig)
+	}
+	if h.NetworkMode.IsContainer() {
+		if err := m.checkShared(h, settings); err != nil {
+			return nil, err
+		}
+		return nil, nil
+	}
+	if _, err := networks.ParsePortBindings(h.PortBindings, c.ExposedPorts, h.PublishAllPorts); err != nil {
+		return nil, err
+	}
+	// The network of the mode comes first, as it is named there or by default.
+	mode := string(h.NetworkMode)
+	first := settings[mode]
+	delete(settings, mode)
+	if s, ok := settings[network.NetworkDefault]; ok && mode == network.NetworkBridge {
+		first = s
+		delete(settings, network.NetworkDefault)
+	}
+	ms, err := m.membership(mode, first)
+	if err != nil {
+		return nil, err
+	}
+	h.NetworkMode = container.NetworkMode(ms.Network)
+	all := []Membership{ms}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		ms, err := m.membership(name, settings[name])
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(all, func(other Membership) bool { return other.Network == ms.Network }); i >= 0 {
+			all[i] = ms // by its name and by its ID
+			continue
+		}
+		all = append(all, ms)
+	}
+	if len(all) > 1 && slices.ContainsFunc(all, alone) {
+		return nil, refused(errdefs.ErrInvalidArgument, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+	}
+	return all, nil
+}
+
+// checkShared checks the network of another container.
+func (m *Manager) checkShared(h *container.HostConfig, settings map[string]*network.EndpointSettings) error {
+	other, err := m.findOther(h.NetworkMode.ConnectedContainer())
+	if err != nil {
+		return err
+	}
+	mode := string(h.NetworkMode)
+	for name := range settings {
+		if name != mode {
+			return errShared
+		}
+	}
+	// By ID from now on: names can change hands.
+	h.NetworkMode = container.NetworkMode("container:" + other.id)
+	if len(h.PortBindings) > 0 || h.PublishAllPorts {
+		return refused(errdefs.ErrInvalidArgument, "conflicting options: port publishing and the container type network mode")
+	}
+	return nil
+}
+
+// Docker's sentences for networks that go together with no other.
+var (
+	errShared = refused(errdefs.ErrInvalidArgument, "container sharing network namespace with another container or host cannot be connected to any other network")
+	errNone   = refused(errdefs.ErrInvalidArgument, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+)
+
+// alone says whether a network goes together with no other.
+func alone(ms Membership) bool {
+	return ms.Network == network.NetworkHost || ms.Network == network.NetworkNone
+}
+
+// membership makes one of what a request says of a network. That the network is not there is a fault of the request: a client
+// that is told "not found" by a create goes and pulls the image.
+func (m *Manager) membership(ref string, e *network.EndpointSettings) (Membership, error) {
+	if e == nil {
+		e = &network.EndpointSettings{}
+	}
+	ms := Membership{Aliases: slices.Clone(e.Aliases), Priority: e.GwPriority, DriverOpts: maps.Clone(e.DriverOpts), MAC: e.MacAddress.String()}
+	if e.IPAMConfig != nil {
+		ms.IPv4, ms.IPv6 = e.IPAMConfig.IPv4Address, e.IPAMConfig.IPv6Address
+		if len(e.IPAMConfig.LinkLocalIPs) > 0 {
+			return Membership{}, refused(errdefs.ErrNotImplemented, "network %s: lrd does not give containers link-local addresses", ref)
+		}
+	}
+	if ref == network.NetworkHost || ref == network.NetworkNone {
+		ms.Network, ms.ID = ref, networks.BuiltinID(ref)
+	} else {
+		n, err := m.o.Networks.Network(ref)
+		if err != nil {
+			return Membership{}, refused(errdefs.ErrInvalidArgument, "%s", err)
+		}
+		ms.Network, ms.ID = n.Name, n.ID
+	}
+	if !container.NetworkMode(ms.Network).IsUserDefined() {
+		if ms.IPv4.IsValid() || ms.IPv6.IsValid() {
+			return Membership{}, refused(errdefs.ErrInvalidArgument,
+				"invalid config for network %s: invalid endpoint settings: user-specified IP address is supported on user-defined networks only", ms.Network)
+		}
+		if len(ms.Aliases) > 0 {
+			return Membership{}, refused(errdefs.ErrInvalidArgument,
+				"invalid config for network %s: invalid endpoint settings: network-scoped aliases are only supported for user-defined networks", ms.Network)
+		}
+	}
+	return ms, nil
+}
+
+// join asks for a container's place in a network.
+func join(r Record, ms Membership) networks.Join {
+	return networks.Join{Network: ms.Network, IPv4: ms.IPv4, IPv6: ms.IPv6, MAC: ms.MAC, Priority: ms.Priority, Names: dnsNames(r, ms)}
+}
+
+// dnsNames are what a container is called in a network, its own name first.
+func dnsNames(r Record, ms Membership) []string {
+	if !container.NetworkMode(ms.Network).IsUserDefined() {
+		return nil
+	}
+	config, _ := configs(r)
+	names := append([]string{r.Name}, ms.Aliases...)
+	for _, n := range []string{r.ID[:12], config.Hostname} {
+		if n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// joinNetwork gives the container its network: its places in networks, an empty
+// namespace, the host's, or that of another container.
+//
+// Namespaces are named by a path and not by a process, so that they are there
+// again when systemd restarts the container.
+func (m *Manager) joinNetwork(ctx context.Context, r *Record, run *Run, in *oci.Input, undo *cleanup) error {
+	mode := r.HostConfig.NetworkMode
+	switch {
+	case mode.IsHost():
+		return nil
+	case mode.IsContainer():
+		path, err := m.networkOf(mode.ConnectedContainer())
+		in.NetNS = path
+		return err
+	}
+	req := networks.Request{ContainerID: r.ID, Servers: nameServers(r, m.o.Config())}
+	if !mode.IsNone() && !r.Config.NetworkDisabled {
+		var err error
+		if req.Ports, err = networks.ParsePortBindings(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts); err != nil {
+			return err
+		}
+		for _, ms := range memberships(*r) {
+			req.Joins = append(req.Joins, join(*r, ms))
+		}
+	}
+	sandbox, err := m.o.Networks.Attach(ctx, req)
+	if err != nil {
+		return fmt.Errorf("cannot set up the network: %w", err)
+	}
+	undo.add(func() { _ = m.o.Networks.Detach(ctx, r.ID) })
+	run.Sandbox = &sandbox
+	in.NetNS = sandbox.NetNS
+	return nil
+}
+
+// endedMark is the file that keeps the names of the run's container from being told while it is there.
+func (r *Run) endedMark() string {
+	if r == nil || r.Sandbox == nil {
+		return ""
+	}
+	return r.Sandbox.EndedMark
+}
+
+// joined tells of the networks that a container is in since it was started.
+func (m *Manager) joined(c *Container, s *networks.Sandbox) {
+	if s == nil {
+		return
+	}
+	for _, e := range s.Endpoints {
+		m.publishNetwork(c, events.ActionConnect, e)
+	}
+}
+
+// leaveNetworks gives a container's places in networks up, at the end of its run.
+func (m *Manager) leaveNetworks(ctx context.Context, c *Container, s *networks.Sandbox) error {
+	if err := m.o.Networks.Detach(ctx, c.id); err != nil {
+		return err
+	}
+	for _, e := range s.Endpoints {
+		m.publishNetwork(c, events.ActionDisconnect, e)
+	}
+	return nil
+}
+
+// publishNetwork tells that a container has joined or left a network, with Docker's attributes.
+func (m *Manager) publishNetwork(c *Container, action events.Action, e networks.Endpoint) {
+	at := time.Now()
+	m.o.Events.Publish(events.Message{
+		Type: events.NetworkEventType, Action: action, Scope: "local", Time: at.Unix(), TimeNano: at.UnixNano(),
+		Actor: events.Actor{ID: e.NetworkID, Attributes: map[string]string{"container": c.id, "name": e.Network, "type": "bridge"}},
+	})
+}
+
+// ConnectNetwork puts a container into one more network, at once if it runs. Errors: ErrNotFound,
+// ErrPermissionDenied when it is in that network already, ErrInvalidArgument when its network mode
+// goes together with no other.
+func (m *Manager) ConnectNetwork(ctx context.Context, ref, networkRef string, e *network.EndpointSettings) error {
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	n, err := m.o.Networks.Network(networkRef)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	r, s := c.snapshot()
+	if c.foreign {
+		return refused(errdefs.ErrFailedPrecondition, "cannot connect container %s: %s", r.Name, s.Reason)
+	}
+	switch mode := r.HostConfig.NetworkMode; {
+	case mode.IsHost(), mode.IsContainer():
+		return errShared
+	case mode.IsNone():
+		return errNone
+	}
+	ms, err := m.membership(n.Name, e)
+	if err != nil {
+		return err
+	}
+	all := memberships(r)
+	if slices.ContainsFunc(all, func(other Membership) bool { return other.Network == ms.Network }) {
+		return refused(errdefs.ErrPermissionDenied, "endpoint with name %s already exists in network %s", r.Name, ms.Network)
+	}
+	all = append(slices.Clone(all), ms)
+	if r.Run == nil || r.Run.Sandbox == nil {
+		return c.update(func(r *Record, _ *Status) { r.Memberships = all })
+	}
+	sandbox, err := m.o.Networks.Connect(ctx, c.id, join(r, ms))
+	if err != nil {
+		return fmt.Errorf("cannot connect container %s to network %s: %w", r.Name, ms.Network, err)
+	}
+	if err := m.changeNetworks(c, sandbox, all); err != nil {
+		_, _ = m.o.Networks.Disconnect(ctx, c.id, ms.ID)
+		return err
+	}
+	if joined, ok := sandbox.Endpoint(ms.ID); ok {
+		m.publishNetwork(c, events.ActionConnect, joined)
+	}
+	return nil
+}
+
+// DisconnectNetwork takes a container out of a network, at once if it runs. Errors: ErrNotFound, ErrPermissionDenied when
+// it is not in that network.
+func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string) error {
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	r, s := c.snapshot()
+	if c.foreign {
+		return refused(errdefs.ErrFailedPrecondition, "cannot disconnect container %s: %s", r.Name, s.Reason)
+	}
+	if r.HostConfig.NetworkMode.IsHost() {
+		return refused(errdefs.ErrInvalidArgument, "container cannot be disconnected from host network or connected to host network")
+	}
+	name := networkRef
+	if n, err := m.o.Networks.Network(networkRef); err == nil {
+		name = n.Name // else it may be gone, and the container still name it
+	}
+	all := memberships(r)
+	i := slices.IndexFunc(all, func(ms Membership) bool { return ms.Network == name || ms.ID == networkRef })
+	if i < 0 {
+		return refused(errdefs.ErrPermissionDenied, "container %s is not connected to network %s", c.id, name)
+	}
+	all = slices.Delete(slices.Clone(all), i, i+1)
+	if r.Run == nil || r.Run.Sandbox == nil {
+		return c.update(func(r *Record, _ *Status) { r.Memberships = all })
+	}
+	left, was := r.Run.Sandbox.Endpoint(name)
+	if !was {
+		return c.update(func(r *Record, _ *Status) { r.Memberships = all })
+	}
+	sandbox, err := m.o.Networks.Disconnect(ctx, c.id, left.NetworkID)
+	if err != nil {
+		return fmt.Errorf("cannot disconnect container %s from network %s: %w", r.Name, name, err)
+	}
+	if err := m.changeNetworks(c, sandbox, all); err != nil {
+		return err
+	}
+	m.publishNetwork(c, events.ActionDisconnect, left)
+	return nil
+}
+
+// changeNetworks takes note of a running container's new place, on record and in its files.
+func (m *Manager) changeNetworks(c *Container, sandbox networks.Sandbox, all []Membership) error {
+	if err := c.update(func(r *Record, _ *Status) {
+		run := *r.Run
+		run.Sandbox = &sandbox
+		r.Run, r.Memberships = &run, all
+	}); err != nil {
+		return err
+	}
+	r, _ := c.snapshot()
+	if err := m.writeEtc(&r, r.Run, m.o.Config(), &oci.Input{}); err != nil {
+		return fmt.Errorf("the container is connected, and its files in /etc are not up to date: %w", err)
+	}
+	return nil
+}
+
+// renameInNetworks makes others find a running container under its new name.
+func (m *Manager) renameInNetworks(ctx context.Context, c *Container, old, name string) {
+	sandbox, ok := m.o.Networks.Rename(context.WithoutCancel(ctx), c.id, old, name)
+	if !ok {
+		return
+	}
+	c.note(func(r *Record, _ *Status) {
+		if r.Run != nil && r.Run.Sandbox != nil {
+			run := *r.Run
+			run.Sandbox = &sandbox
+			r.Run = &run
+		}
+	})
+}
+
+// sandboxOf is the place of a container that runs.
+func sandboxOf(r Record) networks.Sandbox {
+	if r.Run == nil || r.Run.Sandbox == nil {
+		return networks.Sandbox{}
+	}
+	return *r.Run.Sandbox
+}

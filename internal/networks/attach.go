@@ -1,0 +1,403 @@
+package networks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"lrd/internal/names"
+)
+
+// Attach makes a container's network: a namespace, its places in networks, published
+// ports. On an error nothing is left of it. A container that has one already
+// is ErrConflict, as is a port or an address that is in use; ErrResourceExhausted when there
+// is no free address; ErrNotFound for a network that there is not.
+func (m *Manager) Attach(ctx context.Context, r Request) (_ Sandbox, err error) {
+	if err := checkID(r.ContainerID); err != nil {
+		return Sandbox{}, err
+	}
+	s, err := m.register(r)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	defer func() {
+		if err != nil {
+			// The caller's context may be what ended it.
+			err = errors.Join(err, m.Detach(context.WithoutCancel(ctx), r.ContainerID))
+		}
+	}()
+	// What a daemon that was killed in here left behind.
+	if err := removeLeftovers(s); err != nil {
+		return Sandbox{}, err
+	}
+	if err := makeNetNS(s.NetNS); err != nil {
+		return Sandbox{}, err
+	}
+	for _, e := range s.Endpoints {
+		if err := m.plug(s, e); err != nil {
+			return Sandbox{}, err
+		}
+	}
+	if err := setWays(s); err != nil {
+		return Sandbox{}, err
+	}
+	if err := m.lead(ctx, s); err != nil {
+		return Sandbox{}, err
+	}
+	m.tell(ctx, s)
+	if s.Named() {
+		m.sync(ctx)
+	}
+	if len(s.Endpoints) > 0 {
+		if err := m.apply(ctx); err != nil {
+			return Sandbox{}, err
+		}
+		m.forgetFlows(s)
+	}
+	return s, nil
+}
+
+// register allocates what a container needs.
+func (m *Manager) register(r Request) (_ Sandbox, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, exists := m.sandboxes[r.ContainerID]; exists {
+		return Sandbox{}, &kindError{fmt.Sprintf("container %s is attached to a network already", r.ContainerID), errdefs.ErrConflict}
+	}
+	s := Sandbox{ContainerID: r.ContainerID, NetNS: netNSPath(m.o.RunDir, r.ContainerID), Servers: slices.Clone(r.Servers)}
+	if len(r.Joins) == 0 {
+		if len(r.Ports) > 0 {
+			return Sandbox{}, invalid("a container without a network cannot publish ports")
+		}
+		m.sandboxes[r.ContainerID] = s
+		return s, nil
+	}
+	if m.o.NamesDir != "" {
+		s.EndedMark = names.EndedMark(m.o.NamesDir, r.ContainerID)
+	}
+	defer func() {
+		if err != nil {
+			m.releaseLocked(s)
+		}
+	}()
+	for _, j := range r.Joins {
+		e, err := m.placeLocked(s, j)
+		if err != nil {
+			return Sandbox{}, err
+		}
+		s = s.with(e)
+	}
+	hosts, err := m.hostsOfLocked(s, r.Ports)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	if s.Ports, err = m.ports.allocate(r.ContainerID, hosts); err != nil {
+		return Sandbox{}, err
+	}
+	m.sandboxes[r.ContainerID] = s
+	m.changed++
+	return s, nil
+}
+
+// placeLocked allocates a container's place in a network.
+func (m *Manager) placeLocked(s Sandbox, j Join) (_ Endpoint, err error) {
+	p, err := m.findLocked(j.Network)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if _, twice := s.Endpoint(p.ID); twice {
+		return Endpoint{}, &kindError{fmt.Sprintf("container %s is already attached to network %s", s.ContainerID, p.Name), errdefs.ErrPermissionDenied}
+	}
+	e := Endpoint{
+		NetworkID: p.ID, Network: p.Name, Bridge: p.Bridge, HostLink: hostLink(s.ContainerID, p.ID), Interface: s.freeInterface(p.interfacePrefix()),
+		Names: slices.Clone(j.Names), Priority: j.Priority, Internal: p.Internal, Apart: p.Apart, Unmasked: p.Unmasked,
+	}
+	if j.IPv6.IsValid() && p.v6 == nil {
+		return Endpoint{}, invalid("invalid config for network %s: invalid endpoint settings: no configured subnet contains IP address %s", p.Name, j.IPv6)
+	}
+	if j.IPv4.IsValid() {
+		e.IP, err = j.IPv4.Unmap(), p.v4.take(j.IPv4.Unmap(), s.ContainerID)
+	} else {
+		e.IP, err = p.v4.allocate(s.ContainerID)
+	}
+	if err != nil {
+		return Endpoint{}, err
+	}
+	e.PrefixLen, e.Gateway = p.Subnet4().Subnet.Bits(), p.Subnet4().Gateway
+	e.MAC = macOf(e.IP).String()
+	if j.MAC != "" {
+		if e.MAC, err = checkMAC(j.MAC); err != nil {
+			p.v4.release(e.IP, s.ContainerID)
+			return Endpoint{}, err
+		}
+	}
+	if p.v6 == nil {
+		return e, nil
+	}
+	if j.IPv6.IsValid() {
+		e.IP6, err = j.IPv6, p.v6.take(j.IPv6, s.ContainerID)
+	} else {
+		e.IP6, err = p.v6.allocate(s.ContainerID)
+	}
+	if err != nil {
+		p.v4.release(e.IP, s.ContainerID)
+		return Endpoint{}, err
+	}
+	s6, _ := p.Subnet6()
+	e.PrefixLen6, e.Gateway6 = s6.Subnet.Bits(), s6.Gateway
+	return e, nil
+}
+
+func checkMAC(text string) (string, error) {
+	mac, err := net.ParseMAC(text)
+	// A group's address (the lowest bit) is nobody's own, nor is one of zeros alone.
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Equal(mac, make(net.HardwareAddr, 6)) {
+		return "", invalid("invalid MAC address %q: six bytes like 02:42:ac:11:00:02, not that of a group", text)
+	}
+	return mac.String(), nil
+}
+
+// hostsOfLocked fills in where ports are published that name no address of the host: on all of its IPv4 addresses, or that of
+// the network's option, and, where the container has IPv6, on those too.
+func (m *Manager) hostsOfLocked(s Sandbox, ports []PortBinding) ([]PortBinding, error) {
+	way, out := s.way(false)
+	_, out6 := s.way(true)
+	var hosts []PortBinding
+	for _, b := range ports {
+		switch {
+		case !b.HostIP.IsValid():
+			if p := m.networks[way.NetworkID]; out && p != nil && p.HostIP.IsValid() {
+				b.HostIP = p.HostIP
+			} else {
+				b.Both = out6
+			}
+		case b.hostIP().Is6() && out && !out6:
+			return nil, invalid("cannot publish port %s: the container has no IPv6 address; it needs a network that was made with --ipv6", b)
+		}
+		hosts = append(hosts, b)
+	}
+	return hosts, nil
+}
+
+// plug makes an endpoint's link.
+func (m *Manager) plug(s Sandbox, e Endpoint) error {
+	m.mu.Lock()
+	p := m.networks[e.NetworkID]
+	m.mu.Unlock()
+	if p == nil {
+		return &kindError{fmt.Sprintf("network %s not found", e.Network), errdefs.ErrNotFound}
+	}
+	// It may have been lost since the start, or not have come about then.
+	if err := ensureBridge(p.Network); err != nil {
+		return err
+	}
+	if err := removeLink(e.HostLink); err != nil {
+		return err
+	}
+	return connect(s.NetNS, e, p.MTU)
+}
+
+// Detach takes a container's network away: rules, links, namespace. A container
+// that has none is no error.
+func (m *Manager) Detach(ctx context.Context, containerID string) error {
+	if err := checkID(containerID); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	s, known := m.sandboxes[containerID]
+	if known {
+		// Addresses and ports stay taken until the rules are gone, or the next
+		// owner would share them with this one.
+		delete(m.sandboxes, containerID)
+		m.changed++
+	} else {
+		s = Sandbox{ContainerID: containerID, NetNS: netNSPath(m.o.RunDir, containerID)}
+		for _, p := range m.networks {
+			s.Endpoints = append(s.Endpoints, Endpoint{HostLink: hostLink(containerID, p.ID)})
+		}
+	}
+	m.mu.Unlock()
+
+	errs := []error{m.untell(ctx, containerID)}
+	if known && len(s.Endpoints) > 0 {
+		errs = append(errs, m.apply(ctx))
+	}
+	errs = append(errs, removeLeftovers(s))
+	if !known || len(s.Endpoints) == 0 {
+		return errors.Join(errs...)
+	}
+	m.forgetFlows(s)
+	m.mu.Lock()
+	m.releaseLocked(s)
+	m.mu.Unlock()
+	for _, e := range s.Endpoints {
+		errs = append(errs, m.trimAddresses(e.Bridge))
+	}
+	return errors.Join(errs...)
+}
+
+// releaseLocked gives back what is a container's.
+func (m *Manager) releaseLocked(s Sandbox) {
+	for _, e := range s.Endpoints {
+		m.releasePlaceLocked(s.ContainerID, e)
+	}
+	m.ports.release(s.ContainerID, s.Ports)
+}
+
+func (m *Manager) releasePlaceLocked(containerID string, e Endpoint) {
+	p := m.networks[e.NetworkID]
+	if p == nil {
+		return
+	}
+	p.v4.release(e.IP, containerID)
+	if p.v6 != nil && e.IP6.IsValid() {
+		p.v6.release(e.IP6, containerID)
+	}
+}
+
+// Connect gives a container that runs a place in one more network. On an error it is as it was. ErrPermissionDenied if it is
+// in that network already, ErrFailedPrecondition if it has no namespace of its own.
+func (m *Manager) Connect(ctx context.Context, containerID string, j Join) (_ Sandbox, err error) {
+	m.mu.Lock()
+	s, ok := m.sandboxes[containerID]
+	if !ok {
+		m.mu.Unlock()
+		return Sandbox{}, noSandbox(containerID)
+	}
+	e, err := m.placeLocked(s, j)
+	if err != nil {
+		m.mu.Unlock()
+		return Sandbox{}, err
+	}
+	if s.EndedMark == "" && m.o.NamesDir != "" {
+		s.EndedMark = names.EndedMark(m.o.NamesDir, containerID)
+	}
+	s = s.with(e)
+	m.sandboxes[containerID] = s
+	m.changed++
+	m.mu.Unlock()
+	defer func() {
+		if err != nil {
+			_, undo := m.Disconnect(context.WithoutCancel(ctx), containerID, e.NetworkID)
+			err = errors.Join(err, undo)
+		}
+	}()
+	if err := m.plug(s, e); err != nil {
+		return Sandbox{}, err
+	}
+	if err := setWays(s); err != nil {
+		return Sandbox{}, err
+	}
+	if err := m.lead(ctx, s); err != nil {
+		return Sandbox{}, err
+	}
+	m.tell(ctx, s)
+	m.sync(ctx)
+	return s, m.apply(ctx)
+}
+
+// Disconnect takes a container that runs out of a network. ErrPermissionDenied, in Docker's words, if it is not in it.
+func (m *Manager) Disconnect(ctx context.Context, containerID, ref string) (Sandbox, error) {
+	m.mu.Lock()
+	s, ok := m.sandboxes[containerID]
+	if !ok {
+		m.mu.Unlock()
+		return Sandbox{}, noSandbox(containerID)
+	}
+	i := s.index(ref)
+	if i < 0 {
+		m.mu.Unlock()
+		return Sandbox{}, &kindError{fmt.Sprintf("container %s is not connected to network %s", containerID, ref), errdefs.ErrPermissionDenied}
+	}
+	e := s.Endpoints[i]
+	s = s.without(i)
+	m.sandboxes[containerID] = s
+	m.changed++
+	m.mu.Unlock()
+	m.tell(ctx, s)
+	m.sync(ctx)
+	errs := []error{m.apply(ctx), removeLink(e.HostLink), setWays(s)}
+	m.forgetFlows(s)
+	m.mu.Lock()
+	m.releasePlaceLocked(containerID, e)
+	m.mu.Unlock()
+	return s, errors.Join(append(errs, m.trimAddresses(e.Bridge))...)
+}
+
+func noSandbox(containerID string) error {
+	return &kindError{fmt.Sprintf("container %s has no network of its own", containerID), errdefs.ErrFailedPrecondition}
+}
+
+// Rename gives a container another name among its names. One without a network has none to change.
+func (m *Manager) Rename(ctx context.Context, containerID, old, name string) (Sandbox, bool) {
+	m.mu.Lock()
+	s, ok := m.sandboxes[containerID]
+	if ok {
+		s.Endpoints = slices.Clone(s.Endpoints)
+		for i, e := range s.Endpoints {
+			e.Names = slices.Clone(e.Names)
+			if at := slices.Index(e.Names, old); at >= 0 {
+				e.Names[at] = name
+			}
+			s.Endpoints[i] = e
+		}
+		m.sandboxes[containerID] = s
+	}
+	m.mu.Unlock()
+	if ok {
+		m.tell(ctx, s)
+		m.sync(ctx)
+	}
+	return s, ok
+}
+
+// syncTimeout bounds the wait for the resolver, which takes a millisecond, or some ten when it has to be started.
+const syncTimeout = 10 * time.Second
+
+// tell writes what the resolver is to know of a container. That it cannot be told is no reason for a container not to run.
+func (m *Manager) tell(ctx context.Context, s Sandbox) {
+	if m.o.NamesDir == "" {
+		return
+	}
+	var err error
+	if s.Named() {
+		err = names.Write(m.o.NamesDir, s.file())
+	} else if names.Has(m.o.NamesDir, s.ContainerID) {
+		err = names.Remove(m.o.NamesDir, s.ContainerID)
+	}
+	if err != nil {
+		m.log.ErrorContext(ctx, "Other containers are not told this one's names", "container", s.ContainerID, "error", err)
+	}
+}
+
+// untell makes the resolver forget a container.
+func (m *Manager) untell(ctx context.Context, containerID string) error {
+	if m.o.NamesDir == "" {
+		return nil
+	}
+	had := names.Has(m.o.NamesDir, containerID)
+	if err := names.Remove(m.o.NamesDir, containerID); err != nil {
+		return err
+	}
+	if had {
+		m.sync(ctx)
+	}
+	return nil
+}
+
+// sync waits until the resolver has what it was told.
+func (m *Manager) sync(ctx context.Context) {
+	if m.o.NamesSocket == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	if err := names.Sync(ctx, m.o.NamesSocket); err != nil {
+		m.log.WarnContext(ctx, "Containers' names are not up to date", "error", err)
+	}
+}
