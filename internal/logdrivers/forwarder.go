@@ -84,6 +84,7 @@ type Forwarder struct {
 	pending int64 // bytes of the container in the batch
 	failing bool  // the target fails, and that was logged
 	torn    bool  // st is between two entries: it is not to be saved any more
+	yield   yield
 }
 
 // Forwards says whether a driver carries anything on.
@@ -185,6 +186,7 @@ var expired = func() context.Context {
 // run is the forwarder's goroutine.
 func (f *Forwarder) run(ctx context.Context) {
 	defer close(f.done)
+	defer f.yield.end()
 	if !f.insist(ctx, f.open) {
 		return
 	}
@@ -194,6 +196,7 @@ func (f *Forwarder) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		c, err := r.Next(expired)
 		if errors.Is(err, context.Canceled) {
+			f.yield.end()
 			if f.commit(ctx) {
 				f.caughtUp(r.Position())
 			}
@@ -290,8 +293,13 @@ func (f *Forwarder) take(ctx context.Context, after output.Position, c output.Ch
 		if done == len(c.Data) {
 			f.st.Position = output.Position{Record: after.Record, Offset: after.Offset}
 		}
-		if ok && (f.target.due() || f.target.size() >= batchSize) && !f.commit(ctx) {
-			return
+		if full := f.target.size() >= batchSize; ok && (full || f.target.due()) {
+			if !f.commit(ctx) {
+				return
+			}
+			if full {
+				f.yield.batch()
+			}
 		}
 	}
 }

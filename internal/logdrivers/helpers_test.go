@@ -149,9 +149,13 @@ type container struct {
 
 func newContainer(t *testing.T, driver string, opts map[string]string) *container {
 	t.Helper()
+	return newContainerIn(t, t.TempDir(), driver, opts, output.Options{})
+}
+
+func newContainerIn(t *testing.T, dir, driver string, opts map[string]string, store output.Options) *container {
+	t.Helper()
 	assert.NilError(t, logopts.Validate(driver, opts))
-	dir := t.TempDir()
-	log, err := output.Open(filepath.Join(dir, "output"), output.Options{})
+	log, err := output.Open(filepath.Join(t.TempDir(), "output"), store)
 	assert.NilError(t, err)
 	t.Cleanup(func() { assert.NilError(t, log.Close()) })
 	c := &container{t: t, dir: dir, log: log, drivers: New(), o: testOptions(driver, dir, opts)}
@@ -187,18 +191,7 @@ func (c *container) write(text string) {
 	}
 }
 
-func (c *container) stored() (n int64) {
-	c.t.Helper()
-	end := c.log.End()
-	r := c.log.Reader(output.Position{}).Until(end)
-	for {
-		chunk, err := r.Next(expired)
-		if err != nil {
-			return n
-		}
-		n += int64(len(chunk.Data))
-	}
-}
+func (c *container) stored() (n int64) { return c.log.Stats().Streams[0].Bytes }
 
 // wait waits until all is forwarded.
 func (c *container) wait() {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
@@ -178,6 +179,33 @@ func TestFileChangedByOthers(t *testing.T) {
 	c.start()
 	c.wait()
 	assert.Assert(t, is.Contains(readFile(t, path), `"four\n"`))
+}
+
+// TestFullDisk: the container writes on while the disk with its log file is full, and each line is there once when there is room again.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("lrd-test", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skip("needs root, to mount a small file system: ", err)
+	}
+	t.Cleanup(func() { assert.NilError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	c := newContainerIn(t, dir, logopts.JSONFile, nil, output.Options{})
+	c.start()
+	c.write("line 0\n")
+	c.wait()
+	for n := range 99 {
+		c.write(fmt.Sprintf("line %d\n%s\n", n+1, strings.Repeat("x", 10_000)))
+	}
+	path := LogPath(logopts.JSONFile, dir, testID)
+	for deadline := time.Now().Add(20 * time.Second); len(readFile(t, path)) < 100_000; time.Sleep(time.Millisecond) {
+		assert.Assert(t, time.Now().Before(deadline), "the disk is never full")
+	}
+	assert.NilError(t, unix.Mount("lrd-test", dir, "tmpfs", unix.MS_REMOUNT, "size=16m"))
+	c.wait()
+	text := readFile(t, path)
+	for n := range 100 {
+		assert.Equal(t, strings.Count(text, fmt.Sprintf(`{"log":"line %d\n"`, n)), 1)
+	}
+	assert.Equal(t, strings.Count(text, "\n"), 199)
 }
 
 // TestStateTorn: with the last writing of the state cut short, the one before counts.

@@ -113,6 +113,49 @@ func TestSyslogGoneAndBack(t *testing.T) {
 	}
 }
 
+// TestTargetAwayTooLong: rotation waits for a target that is away up to a bound (package output). The target is told what it has missed.
+func TestTargetAwayTooLong(t *testing.T) {
+	address := filepath.Join(t.TempDir(), "syslog")
+	opts := map[string]string{"syslog-address": "unix://" + address}
+	c := newContainerIn(t, t.TempDir(), logopts.Syslog, opts, output.Options{MaxSize: 1 << 20, MaxFiles: 2})
+	c.start()
+	const blocks = 100
+	filler := strings.Repeat(strings.Repeat("x", 9999)+"\n", 100)
+	for n := range blocks {
+		c.write(fmt.Sprintf("block %d\n%s", n, filler))
+	}
+	l, err := net.Listen("unix", address)
+	assert.NilError(t, err)
+	defer l.Close() //nolint:errcheck // nothing was written
+	read := make(chan []string, 1)
+	go func() {
+		var got []string
+		defer func() { read <- got }()
+		conn, err := l.Accept()
+		if !assert.Check(t, err) {
+			return
+		}
+		for in := bufio.NewScanner(conn); in.Scan(); {
+			if _, text, _ := strings.Cut(in.Text(), "]: "); !strings.HasPrefix(text, "x") {
+				got = append(got, text)
+			}
+		}
+	}()
+	c.wait()
+	c.f.Stop()
+	got := <-read
+	assert.Equal(t, got[len(got)-1], fmt.Sprintf("block %d", blocks-1))
+	notices := 0
+	for _, text := range got {
+		if strings.HasPrefix(text, "lrd: ") {
+			assert.Assert(t, is.Contains(text, "removed by rotation before being read here"))
+			notices++
+		}
+	}
+	assert.Equal(t, notices, 1)
+	assert.Assert(t, len(got) < blocks, "%d blocks of %d", len(got)-1, blocks)
+}
+
 func TestSyslogFormats(t *testing.T) {
 	host, err := os.Hostname()
 	assert.NilError(t, err)
