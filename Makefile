@@ -55,6 +55,10 @@ test-integration-%: deps build
 	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS)
 
 # What only integration tests are built with is checked too.
+.PHONY: soak
+soak: ## the integration tests with many more rounds, and waits that take their time; hours
+	LRD_SOAK=1 $(MAKE) --no-print-directory test-integration TESTFLAGS='-timeout=6h $(TESTFLAGS)'
+
 .PHONY: lint
 lint: export GOFLAGS := $(GOFLAGS),integration
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck

@@ -116,11 +116,14 @@ func (e *Exec) attach(ctx context.Context, from output.Position) (*Attachment, e
 	return a, nil
 }
 
-// clientLeft lets go of what was kept for the client.
+// clientLeft lets go of what was kept for the client. No other one can come, so that the input has ended if it had not.
 func (e *Exec) clientLeft() {
 	e.mu.Lock()
 	e.reading = false
 	e.mu.Unlock()
+	if err := e.streams.closeInput(e.m.ctx); err != nil {
+		e.logger("input").Warn("Cannot end the input of an exec whose client has left", "error", err)
+	}
 	select {
 	case <-e.done:
 		if err := e.dropOutput(); err != nil {

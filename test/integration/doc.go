@@ -39,6 +39,7 @@
 //	LRD_BIN     the lrd to test (default bin/lrd of this checkout)
 //	LRD_LAB     the lab command (default test/lab/lab of this checkout)
 //	LRD_LABS    how many tests run at once (default 3)
+//	LRD_SOAK    1 for the long versions of tests that repeat something; `make soak`
 //	DOCKER_NEW  a current docker client (default: lab client new)
 //	DOCKER_OLD  a docker client of API 1.41 (default: lab client old)
 package integration

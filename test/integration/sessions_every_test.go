@@ -87,7 +87,8 @@ func TestEverySessionSurvives(t *testing.T) {
 		n++
 	}
 	rename()
-	l.interruptions(10, func(round int, interrupt func()) {
+	times := rounds(t, 10, 50)
+	l.interruptions(times, func(round int, interrupt func()) {
 		for _, f := range sums {
 			f.more <- struct{}{}
 		}
@@ -103,7 +104,7 @@ func TestEverySessionSurvives(t *testing.T) {
 			sh.expect(fmt.Sprintf("value-%d.", round))
 		}
 		rename()
-		if round == 10 { // leave and come back
+		if round == times { // leave and come back
 			other.detach()
 			other = l.atTerminal("attach", "shared")
 			other.shell("")
@@ -115,7 +116,7 @@ func TestEverySessionSurvives(t *testing.T) {
 
 	// Nobody was shown anything twice, the size is as it was, and the job that was stopped still is.
 	for i, sh := range shells {
-		assert.Equal(t, strings.Count(sh.text(), "value-20."), 1, "shown twice")
+		assert.Equal(t, strings.Count(sh.text(), fmt.Sprintf("value-%d.", times)), 1, "shown twice")
 		sh.send("stty size\r")
 		sh.expect("40 132")
 		sh.resize(33, 77)

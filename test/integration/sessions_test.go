@@ -147,8 +147,13 @@ func TestVanishedAndSilentClients(t *testing.T) {
 	l.eventually(time.Minute, "those who write are done", func() bool {
 		return len(l.inspect("box").ExecIDs) == 1 && l.docker("ps", "--quiet", "--filter", "name=flood") == ""
 	})
+	// All there is, and nobody reads what the client prints.
+	printed := l.dockerCmd("logs", "flood")
+	unread, err := printed.StdoutPipe()
+	assert.NilError(t, err)
+	assert.NilError(t, printed.Start())
+	l.eventually(30*time.Second, "four clients do not read", func() bool { return l.halfSent() == 4 })
 	time.Sleep(time.Duration(rounds(t, 0, 60)) * time.Second)
-	assert.Equal(t, l.halfSent(), 3)
 	for _, how := range []string{"SIGKILL", "restart"} {
 		l.away(how, func() {
 			for _, cmd := range vanishing {
@@ -157,10 +162,12 @@ func TestVanishedAndSilentClients(t *testing.T) {
 			}
 			vanishing = nil
 		})
-		l.streams(4)
-		assert.Equal(t, l.halfSent(), 3)
+		l.streams(5)
+		assert.Equal(t, l.halfSent(), 4)
 	}
 	l.eventually(30*time.Second, "the input of a client that vanished ends", func() bool { return l.tryExec("test", "-e", truth+"/ended").code == 0 })
+	assert.Equal(t, checkCount(t, unread), 1000000)
+	assert.NilError(t, printed.Wait())
 	for _, f := range silent {
 		assert.NilError(t, f.cmd.Process.Signal(syscall.SIGCONT))
 	}
