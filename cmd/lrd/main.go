@@ -32,9 +32,6 @@ func main() {
 	if reexec.Init() {
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == handBackCommand {
-		os.Exit(runHandBack(os.Args[2:]))
-	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

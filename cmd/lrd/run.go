@@ -36,9 +36,6 @@ import (
 // a container with a long grace period is cut short: it is on record, and goes on.
 const requestGrace = 5 * time.Second
 
-// holdTimeout bounds what is done at a stop for consoles and inputs. Hundreds take a few seconds.
-const holdTimeout = time.Minute
-
 // apiSocket is FileDescriptorName= of lrd.socket.
 const apiSocket = "api"
 
@@ -64,6 +61,10 @@ type daemon struct {
 	// extra are sockets that are there if an administrator wants them, by name.
 	extra map[string][]net.Listener
 
+	frozen frozen
+
+	// handing says that this is a stop at which lrd-standby takes over; leave finds out.
+	handing bool
 	// closers end what was begun, last one first.
 	closers []func() error
 	work    sync.WaitGroup
@@ -87,6 +88,8 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	if err != nil {
 		return err
 	}
+	// Before anybody opens a container's output: two processes must not drain it.
+	d.takeBack(ctx)
 	d.coordinate(src, cfg, level)
 
 	begin := time.Now()
@@ -169,10 +172,6 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	if machine.AppArmorProfile, err = oci.LoadAppArmor("lrd-default"); err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
@@ -182,11 +181,11 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, BootID: strings.TrimSpace(string(boot)),
 		DropIns: [2]string{"/run/systemd/system", "/run/systemd/system.control"},
 		Units:   d.units, Descriptors: d.store, Images: d.images, Networks: d.net, Volumes: d.vols, Events: d.events,
-		Machine: machine, LogDrivers: d.drivers, HandBack: []string{self, handBackCommand}, SystemStopping: d.systemStopping,
+		Machine: machine, LogDrivers: d.drivers, SystemStopping: d.systemStopping,
 		Config: func() *config.Config { return d.reload.Current() },
 		Log:    d.log,
 	})
-	d.closers = append(d.closers, d.ctrs.Close)
+	d.closers = append(d.closers, d.closeContainers)
 	watch = d.units.Watch(containers.UnitPrefix)
 	return watch, nil
 }
@@ -249,9 +248,8 @@ func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.
 
 // makeAPI makes the API and the streams that it has; nobody is answered yet.
 func (d *daemon) makeAPI() {
-	cfg := d.reload.Current()
 	d.sessions = sessions.New(sessions.Options{
-		Dir: filepath.Join(cfg.ExecRoot, "sessions"), Descriptors: d.store,
+		Dir: d.sessionsDir(), Descriptors: d.store, Frozen: d.frozen.add,
 		Max: func() int { return d.reload.Current().MaxSessions },
 		Log: d.log,
 	})
@@ -269,6 +267,9 @@ func (d *daemon) makeAPI() {
 		Build: api.Build{Version: version, GitCommit: commit(), Components: sync.OnceValue(d.components)}, Log: d.log,
 	})
 }
+
+// sessionsDir is where clients' streams are kept, on a tmpfs.
+func (d *daemon) sessionsDir() string { return filepath.Join(d.reload.Current().ExecRoot, "sessions") }
 
 // serveAPI begins to answer.
 func (d *daemon) serveAPI(listeners []net.Listener) {
@@ -301,26 +302,11 @@ func (d *daemon) leave() error {
 		d.log.Warn("Some requests were cut short", "error", err)
 	}
 	if cfg.LiveRestore {
-		return d.hold()
+		d.handing = d.handsOver(context.Background())
+		return nil
 	}
 	d.log.Info("Shutting the containers down, as live-restore is off", "timeout", cfg.ShutdownTimeout)
 	return d.extended(func() error { return d.ctrs.Shutdown(context.Background(), cfg.ShutdownTimeout) })
-}
-
-// hold keeps what systemd's store will not keep over this stop of lrd.service.
-// At a restart, by a person or by systemd itself, the store stays.
-func (d *daemon) hold() error {
-	ctx, cancel := context.WithTimeout(context.Background(), holdTimeout)
-	defer cancel()
-	job, err := d.units.JobType(ctx, d.unit)
-	if err != nil {
-		d.log.Warn("Cannot find out whether lrd is being stopped or restarted; it is taken for a stop", "error", err)
-		job = "stop"
-	}
-	if job != "stop" || d.systemStopping() {
-		return nil
-	}
-	return d.ctrs.Hold(ctx)
 }
 
 // close ends what was begun, last one first.

@@ -54,6 +54,9 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	}
 	streams := attachStreams(a, o, keys)
 	streams.Release = release
+	if o.Stream {
+		saved.follows = streams.Follow(saved.Container, nil)
+	}
 	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
 		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
 	return err
@@ -140,7 +143,11 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 	}
 	w.Header().Set("Content-Type", streamType(r.version, tty))
 	saved.multiplexed = !tty
-	end, err = s.serveBody(w, r, saved, sessions.Streams{Output: placed(lines), Stdout: o.Stdout, Stderr: o.Stderr})
+	streams := sessions.Streams{Output: placed(lines), Stdout: o.Stdout, Stderr: o.Stderr}
+	if !o.Details { // which only lrd knows
+		saved.follows = streams.Follow(saved.Container, &o.LinesOptions)
+	}
+	end, err = s.serveBody(w, r, saved, streams)
 	return err
 }
 

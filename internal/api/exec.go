@@ -95,6 +95,7 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 	saved.Container, saved.Exec = e.ContainerID, e.ID
 	streams := execStreams(e, a, keys)
 	streams.Release = release
+	saved.follows = streams.Follow(e.ID, nil)
 	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
 		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
 	return err

@@ -26,6 +26,7 @@ const (
 type savedStream struct {
 	kind        string
 	multiplexed bool
+	follows     *sessions.Follows // see sessions.Description
 
 	Container string `json:"-"`
 	Exec      string `json:"exec,omitempty"`
@@ -51,7 +52,7 @@ func (s *savedStream) of(c container.InspectResponse) {
 
 func (s savedStream) description(f sessions.Framing) sessions.Description {
 	options, _ := json.Marshal(s) // strings always can be
-	return sessions.Description{Kind: s.kind, Container: s.Container, Options: options, Framing: f}
+	return sessions.Description{Kind: s.kind, Container: s.Container, Options: options, Framing: f, Follows: s.follows}
 }
 
 func (s savedStream) query() *params {

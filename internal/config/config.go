@@ -22,6 +22,7 @@ const Forever = time.Duration(-1)
 // (keys.go), under the key's name. It is immutable: read it, pass it on, do not write to it or to what it points to.
 type Config struct {
 	LiveRestore bool // containers outlive a stop of the daemon
+	Standby     bool // lrd-standby drains while the daemon is stopped
 	Swarm       bool // the administrator says that this host is a swarm node
 
 	MaxSessions int // streams of clients at once

@@ -57,6 +57,13 @@ var table = []*Key{
 		binding: one(boolean, func(c *Config) *bool { return &c.LiveRestore }, true),
 	},
 	{
+		Name: "standby", Reloadable: true,
+		Doc: "While lrd is stopped (not: restarted), lrd-standby.service drains what containers write, and serves clients " +
+			"that read it. When it is off, containers wait when their pipes are full (`pipe-size`). " +
+			"What is in force at the moment of the stop decides. `systemctl stop lrd lrd-standby` stops both.",
+		binding: one(boolean, func(c *Config) *bool { return &c.Standby }, true),
+	},
+	{
 		Name: "shutdown-timeout", Docker: true, Reloadable: true,
 		Doc: "With `live-restore = false`: how long a stopping lrd waits for all containers together before it kills " +
 			"those that are left.",

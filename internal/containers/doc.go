@@ -59,9 +59,7 @@
 // for five minutes after its end, over restarts of the daemon as well. Its client
 // survives these too (package sessions), and its input ends when the client ends
 // it, or when the client is found gone. Nobody else can be given hold of its
-// streams. On a systemd before 254 a stop of the daemon (not a restart) hangs up
-// a command's TTY and loses what is in its pipes, as there are holders for
-// containers only.
+// streams.
 //
 // # On disk
 //
@@ -99,6 +97,10 @@
 // all units, takes the descriptors, and lets reconcile, a pure function, decide
 // on each container. A container that cannot be taken back is shown with
 // Status.Reason, runs on, and can be stopped.
+//
+// When the daemon is stopped for good, and not restarted, all this passes to
+// another process, which drains on (HandOver, package handover), and comes back as
+// if systemd's store had kept it. A systemd before 254 does not keep it.
 //
 // The one moment that is not covered is the console of a TTY. The runtime makes
 // it and sends it to a socket whose listening end is stored, so that it waits

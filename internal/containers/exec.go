@@ -114,6 +114,10 @@ func (e *Exec) openOutput() (*output.Log, error) {
 	return output.Open(e.outputDir(), output.Options{Log: e.logger("output")})
 }
 
+func (e *Exec) standIn() (dir string, o output.Options, err error) {
+	return e.outputDir(), output.Options{}, nil
+}
+
 // closingOutput has nothing to do: what a command writes goes to its client alone.
 func (e *Exec) closingOutput() {}
 

@@ -112,6 +112,18 @@ func (c *Container) openOutput() (*output.Log, error) {
 	return log, nil
 }
 
+// standIn says how the output is kept while there is no daemon. Nothing is forwarded then, and what the log driver has
+// not got must be there when there is one again: rotation removes nothing of it.
+func (c *Container) standIn() (dir string, o output.Options, err error) {
+	c.logging.mu.Lock()
+	defer c.logging.mu.Unlock()
+	o, err = storeOptions(container.LogConfig{Type: c.logging.options.Driver, Config: c.logging.options.Info.Config})
+	if logdrivers.Forwards(c.logging.options.Driver) {
+		o.MaxFiles = 0
+	}
+	return c.m.outputDir(c.id), o, err
+}
+
 // forwardLocked starts the forwarder. A log driver that cannot be started does
 // not keep a container from running: its output is in the store.
 func (c *Container) forwardLocked(log *output.Log) {

@@ -39,7 +39,6 @@ type Units interface {
 	Thaw(ctx context.Context, name string) error
 	State(ctx context.Context, name string) (units.State, error)
 	List(ctx context.Context, pattern string) (map[string]units.State, error)
-	Reload(ctx context.Context, name string) error
 	ReloadUnits(ctx context.Context) error
 	SetProperties(ctx context.Context, name string, props []units.Property) error
 	ServiceProperties(ctx context.Context, name string, properties ...string) (map[string]any, error)
@@ -101,9 +100,6 @@ type Options struct {
 	// LogDrivers carries output on. Nil: New makes one.
 	LogDrivers *logdrivers.Drivers
 
-	// HandBack is the command that calls HandBack, with an absolute path; socket and names are added to it.
-	HandBack []string
-
 	// SystemStopping says whether the whole system is going down: containers then end without anybody having wished it.
 	SystemStopping func() bool
 	// Config returns the configuration in force. An operation asks once and keeps the answer.
@@ -131,8 +127,6 @@ type Manager struct {
 
 	// workers are the goroutines that follow the units, one at most for each container. They end when their queue is empty.
 	workers sync.WaitGroup
-	// releasing is the goroutine of Restore that ends holders. It ends when they have.
-	releasing sync.WaitGroup
 	// ctx ends with Close; cause context.Canceled.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -196,7 +190,6 @@ func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
 func (m *Manager) Close() error {
 	m.cancel()
 	m.workers.Wait()
-	m.releasing.Wait()
 	var first error
 	for _, c := range m.all() {
 		if err := c.streams.leave(); err != nil && first == nil {

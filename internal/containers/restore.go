@@ -48,7 +48,6 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 		return fmt.Errorf("cannot list the containers' units: %w", err)
 	}
 	descriptors := groupStored(stored)
-	holders := m.takeBack(ctx, loaded, descriptors)
 	network := m.restoreNetwork(ctx, all, loaded)
 	cases := m.gather(all, loaded, descriptors, network)
 
@@ -70,7 +69,6 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 		})
 	}
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
-	m.release(holders)
 	m.dropHolds(m.ctx)
 	m.thawCommitted()
 	m.dropUnknown(ctx, stored, descriptors)

@@ -58,7 +58,7 @@ func (c *Container) adoptRun(descriptors ends) {
 func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	r, _ := c.snapshot()
 	name := unitName(c.id)
-	errs := []error{m.endExecs(ctx, c), c.streams.disconnect(ctx), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name), m.dropHolder(ctx, &r)}
+	errs := []error{m.endExecs(ctx, c), c.streams.disconnect(ctx), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)}
 	if r.Run != nil && r.Run.Sandbox != nil {
 		errs = append(errs, m.leaveNetworks(ctx, c, r.Run.Sandbox))
 	}

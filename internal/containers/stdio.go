@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lrd/internal/fdstore"
+	"lrd/internal/handover"
 	"lrd/internal/output"
 )
 
 // Names of a container's descriptors in systemd's store are its ID, a dot, and one of these.
 const (
-	fdStdin    = "stdin"            // the FIFO that the container reads; we write
-	fdStdout   = "stdout"           // the FIFO that the container writes as standard output
-	fdStderr   = "stderr"           // likewise standard error
-	fdConsole  = "console"          // the master of the container's pseudo terminal
-	fdListener = "console-listener" // where the runtime delivers a console
-	fdVia      = "console-pipe"     // between console and file; see output.Log.DrainThrough
+	fdStdin    = handover.Stdin
+	fdStdout   = handover.Stdout
+	fdStderr   = handover.Stderr
+	fdConsole  = handover.Console
+	fdListener = handover.Listener
+	fdVia      = handover.Via
 )
 
-func fdName(id, what string) string { return id + "." + what }
+func fdName(id, what string) string { return handover.Name(id, what) }
 
 // fdNames are the descriptors that a run of a container has from its beginning.
 // The console comes later: the runtime makes it.

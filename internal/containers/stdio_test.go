@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"lrd/internal/output"
 )
 
 // listener is a console listener at a path longer than a socket's may be.
@@ -27,10 +29,10 @@ func listener(t *testing.T) (path string, f *os.File) {
 }
 
 // consoleServer serves f and gives the consoles that arrive.
-func consoleServer(t *testing.T, f *os.File) (cl *consoleListener, taken chan *os.File) {
+func consoleServer(t *testing.T, f *os.File) (cl *output.Consoles, taken chan *os.File) {
 	t.Helper()
 	taken = make(chan *os.File, 10)
-	cl, err := serveConsoles(f, func(master *os.File) { taken <- master })
+	cl, err := output.ServeConsoles(f, func(master *os.File) { taken <- master })
 	assert.NilError(t, err)
 	return cl, taken
 }
@@ -51,7 +53,7 @@ func TestConsoleArrives(t *testing.T) {
 		slave, err := deliverConsole(path)
 		assert.NilError(t, err)
 		master := <-taken
-		<-cl.first
+		<-cl.First()
 		speaks(t, slave, master)
 		flags, err := unix.FcntlInt(master.Fd(), unix.F_GETFD, 0)
 		assert.NilError(t, err)
@@ -59,7 +61,7 @@ func TestConsoleArrives(t *testing.T) {
 		assert.NilError(t, master.Close())
 		assert.NilError(t, slave.Close())
 	}
-	assert.NilError(t, cl.close())
+	assert.NilError(t, cl.Close())
 	_, err := os.Lstat(path)
 	assert.NilError(t, err, "the socket is for the next run")
 }
@@ -74,7 +76,7 @@ func TestParkedConsole(t *testing.T) {
 	master := <-taken
 	speaks(t, slave, master)
 	assert.NilError(t, master.Close())
-	assert.NilError(t, cl.close())
+	assert.NilError(t, cl.Close())
 }
 
 // Whatever a peer sends that is no console, the next one is heard.
@@ -114,7 +116,7 @@ func TestBadPeers(t *testing.T) {
 	for _, c := range []interface{ Close() error }{words, two, r, slave} {
 		assert.NilError(t, c.Close())
 	}
-	assert.NilError(t, cl.close())
+	assert.NilError(t, cl.Close())
 }
 
 func TestOpenFIFO(t *testing.T) {

@@ -33,7 +33,7 @@ type streams struct {
 	log      *output.Log      // nil until it is needed for the first time
 	stdin    *os.File         // write end, O_RDWR so that it never breaks; nil if there is none or the client has ended it
 	console  *os.File         // master; nil without a TTY and while there is none
-	consoles *consoleListener // nil without a TTY
+	consoles *output.Consoles // nil without a TTY
 }
 
 // streamOwner is whose streams they are: a Container or an Exec.
@@ -42,6 +42,8 @@ type streamOwner interface {
 	openOutput() (*output.Log, error)
 	// closingOutput is called before it is closed.
 	closingOutput()
+	// standIn is where what is written is kept, and how, by a process that stands in for the daemon.
+	standIn() (dir string, o output.Options, err error)
 	// consoleStored takes note on disk that systemd's store has a console.
 	consoleStored()
 	// inputClosed takes note on disk that the input has ended.
@@ -109,7 +111,7 @@ func (s *streams) connect(e ends) (err error) {
 		}
 	}
 	if f := e.take(fdListener); f != nil {
-		consoles, err := serveConsoles(f, s.takeConsole)
+		consoles, err := output.ServeConsoles(f, s.takeConsole)
 		if err != nil {
 			return err
 		}
@@ -181,9 +183,9 @@ func (s *streams) awaitConsole(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
 	select {
-	case <-consoles.first:
+	case <-consoles.First():
 		return nil
-	case <-consoles.done:
+	case <-consoles.Done():
 		return errors.New("cannot get the console: its listener was closed")
 	case <-ctx.Done():
 		return fmt.Errorf("cannot get the console: %w", context.Cause(ctx))
@@ -282,7 +284,7 @@ func (s *streams) closeEnds() error {
 	s.mu.Unlock()
 	var errs []error
 	if consoles != nil {
-		errs = append(errs, consoles.close()) // waits for one that is being taken in
+		errs = append(errs, consoles.Close()) // waits for one that is being taken in
 	}
 	for _, f := range []*os.File{stdin, console} {
 		if f != nil {

@@ -142,7 +142,7 @@ func TestUnitNames(t *testing.T) {
 	id := longID("a")
 	got, ok := unitID(unitName(id))
 	assert.Check(t, ok && got == id)
-	for _, name := range []string{"lrd.service", "lrd-.service", "lrd-abc.service", "lrd-" + id, "lrd-" + id + ".scope", holderName(id), strings.ToUpper(unitName(id))} {
+	for _, name := range []string{"lrd.service", "lrd-.service", "lrd-abc.service", "lrd-" + id, "lrd-" + id + ".scope", strings.ToUpper(unitName(id))} {
 		_, ok := unitID(name)
 		assert.Check(t, !ok, name)
 	}

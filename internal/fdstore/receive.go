@@ -114,6 +114,20 @@ func (s *Set) Take(name string) *os.File {
 	return files[0]
 }
 
+// Has says whether there is a file of that name.
+func (s *Set) Has(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.files[name]) > 0
+}
+
+// Add puts a file that came another way among what systemd passed. The Set owns it from here on.
+func (s *Set) Add(name string, f *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = append(s.files[name], f)
+}
+
 // TakeAll removes all files of that name from the Set and returns them; the caller owns them now.
 func (s *Set) TakeAll(name string) []*os.File {
 	s.mu.Lock()

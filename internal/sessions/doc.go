@@ -31,7 +31,10 @@
 // a SIGKILL no output is lost; what can be doubled is the one write(2) that was in flight, where it had been taken
 // and was not yet on record. What holds of input is said at copyInput.
 //
-// systemd before 254 empties its store when the service is stopped, and not restarted: sessions end there.
+// When the daemon is stopped, and not restarted, another process stands in for it (lrd-standby): a session whose
+// Description has Follows goes on there, and comes back. That process does not decide what needs the daemon: a client
+// that is gone, or has ended an input that ends the container's, is left for the next daemon to find (Streams.StandIn).
+// Where nobody stands in, systemd 254 and later keeps connections until the next start; before, sessions end there.
 //
 // # How a session ends
 //

@@ -283,7 +283,7 @@ func (m *Manager) Restore(stored Stored, resume Resume) {
 func (m *Manager) path(id string) string { return filepath.Join(m.o.Dir, filepath.Base(id)) }
 
 // clean removes the files of sessions whose connections are gone: systemd before 254 drops them when lrd is
-// stopped, and not restarted.
+// stopped, and not restarted, unless another process has them.
 func (m *Manager) clean(seen map[string]bool) {
 	entries, err := os.ReadDir(m.o.Dir)
 	if err != nil {

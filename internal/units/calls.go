@@ -43,15 +43,6 @@ func (m *Manager) Stop(ctx context.Context, name string) error {
 	return nil
 }
 
-// Reload runs the ExecReload= of an active service and returns when that is done. The error wraps a *[JobError] if the job ended otherwise than "done"; the service
-// stays active all the same. If ctx ends, the job goes on.
-func (m *Manager) Reload(ctx context.Context, name string) error {
-	if err := m.runJob(ctx, name, goalStart, managerIface+".ReloadUnit", name, "fail"); err != nil {
-		return fmt.Errorf("cannot reload unit %s: %w", name, err)
-	}
-	return nil
-}
-
 // ResetFailed makes PID 1 forget that a unit failed; a transient one is thereby unloaded (a moment later). A unit that is not loaded, or not failed, is fine.
 func (m *Manager) ResetFailed(ctx context.Context, name string) error {
 	err := m.repeat(ctx, func(l *link) error {

@@ -2,7 +2,6 @@ package units
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -96,20 +95,6 @@ func Fields(name string, values ...string) Property {
 		list[i] = []byte(v)
 	}
 	return property(name, list)
-}
-
-// FD is a property of type h: "StandardInputFileDescriptor", …. PID 1 gets a duplicate. f stays the caller's, who must keep it open until Start returns.
-func FD(name string, f *os.File) (Property, error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return Property{}, fmt.Errorf("cannot pass descriptor %s: %w", f.Name(), err)
-	}
-	var p Property
-	// Not Fd(): a descriptor must not change its mode by being looked at.
-	if err := c.Control(func(fd uintptr) { p = property(name, dbus.UnixFD(fd)) }); err != nil {
-		return Property{}, fmt.Errorf("cannot pass descriptor %s: %w", f.Name(), err)
-	}
-	return p, nil
 }
 
 func property(name string, value any) Property {

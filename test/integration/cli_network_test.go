@@ -4,9 +4,6 @@ package integration
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -26,15 +23,7 @@ const echoPath = "/srv/echo"
 // copyEcho builds testdata/echo and puts it into the lab.
 func (l *lab) copyEcho() {
 	l.t.Helper()
-	binary := filepath.Join(l.t.TempDir(), "echo")
-	build := exec.CommandContext(l.t.Context(), "go", "build", "-o", binary, "./testdata/echo")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: there is no C library in busybox
-	out, err := build.CombinedOutput()
-	assert.NilError(l.t, err, "%s", out)
-	data, err := os.ReadFile(binary)
-	assert.NilError(l.t, err)
-	l.writeFile(echoPath, string(data))
-	l.exec("chmod", "755", echoPath)
+	l.copyTool("echo", echoPath)
 }
 
 func TestCLINetwork(t *testing.T) {

@@ -69,7 +69,7 @@ func TestForeignRecord(t *testing.T) {
 		{"of another container", "the record is that of container " + other, `cp ../` + other + `/record.json .`},
 		{"away", "lrd has no record of it", `mv ../` + id + ` /run/elsewhere`},
 	} {
-		l.stop()
+		l.stopBoth() // what is moved away must not be written to
 		l.exec("cp", record(id), "/run/record.json")
 		l.exec("sh", "-ec", "cd /var/lib/lrd/containers/"+id+"; "+c.script)
 		l.start()
@@ -250,7 +250,6 @@ func TestUnitGone(t *testing.T) {
 	id := run("vanished")
 	l.stop()
 	stop(id)
-	l.tryExec("systemctl", "stop", "lrd-hold-"+id+".service")    // which is ordered before it, and so keeps it known
 	l.tryExec("systemctl", "reset-failed", "lrd-"+id+".service") // it need not have failed
 	l.eventually(20*time.Second, "the unit is gone", func() bool {
 		return l.exec("systemctl", "show", "--property=LoadState", "--value", "lrd-"+id+".service") == "not-found"

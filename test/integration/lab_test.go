@@ -232,6 +232,23 @@ func (l *lab) writeFile(path, content string) {
 	}
 }
 
+// copyTool builds a program of testdata and puts it into the lab, where any container can run it.
+func (l *lab) copyTool(name, path string) {
+	l.t.Helper()
+	binary := filepath.Join(l.t.TempDir(), name)
+	build := exec.CommandContext(l.t.Context(), "go", "build", "-o", binary, "./testdata/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: there is no C library in busybox
+	if out, err := build.CombinedOutput(); err != nil {
+		l.t.Fatalf("cannot build %s: %v\n%s", name, err, out)
+	}
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.writeFile(path, string(data))
+	l.exec("chmod", "755", path)
+}
+
 // path is where this machine sees a file of the lab. An absolute symbolic link
 // in it leads astray: it would be followed here.
 func (l *lab) path(path string) string { return filepath.Join("/proc", l.init, "root", path) }
@@ -252,6 +269,12 @@ func (l *lab) restart() {
 func (l *lab) stop() {
 	l.t.Helper()
 	l.exec("systemctl", "stop", "lrd.service")
+}
+
+// stopBoth is the way to have nobody collect output.
+func (l *lab) stopBoth() {
+	l.t.Helper()
+	l.exec("systemctl", "stop", "lrd.service", "lrd-standby.service")
 }
 
 // start is `systemctl start lrd`; lrd is ready when it returns.

@@ -4,9 +4,11 @@ package integration
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,8 +18,9 @@ import (
 
 // follower is a docker command whose output is lines that count.
 type follower struct {
-	cmd *exec.Cmd
-	got chan count
+	cmd  *exec.Cmd
+	got  chan count
+	read atomic.Int64 // bytes so far
 }
 
 // follows starts a docker command whose standard output is to count.
@@ -28,8 +31,14 @@ func (l *lab) follows(args ...string) *follower {
 	assert.NilError(l.t, err)
 	f.cmd.Stderr = os.Stderr
 	assert.NilError(l.t, f.cmd.Start())
-	go func() { f.got <- countLines(out) }()
+	go func() { f.got <- countLines(io.TeeReader(out, f)) }()
 	return f
+}
+
+// Write counts what is read.
+func (f *follower) Write(p []byte) (int, error) {
+	f.read.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // ends waits for its end: how far it counted, and its exit code.

@@ -104,6 +104,13 @@ func (tm *terminal) expect(text string) {
 	}
 }
 
+// types types a line, and waits for what the answer has and the question has not.
+func (tm *terminal) types(line, want string) {
+	tm.t.Helper()
+	tm.send(line + "\r")
+	tm.expect(want)
+}
+
 // shell types a command into a shell and waits until it has ended. A client
 // needs a moment until it is attached, and nobody hears what is typed before: so
 // the first one is typed again until there is an answer.

@@ -73,7 +73,6 @@ func TestConsole(t *testing.T) {
 	}
 	tm.detach()
 	l.wholeLines("writer", 1000)
-	l.noHolders()
 
 	tm = l.attach("shell")
 	tm.send("exit 5\r")
@@ -94,14 +93,6 @@ func (l *lab) wholeLines(name string, min int) {
 	assert.Equal(l.t, strings.Count(out, "\r\n"), strings.Count(out, "\n")-1, "the last is cut off by the test")
 	last := checkCount(l.t, strings.NewReader(strings.ReplaceAll(out, "\r\n", "\n")))
 	assert.Assert(l.t, last >= min, "%s came to %d only", name, last)
-}
-
-// noHolders waits until the units that kept descriptors over a stop are gone.
-func (l *lab) noHolders() {
-	l.t.Helper()
-	l.eventually(20*time.Second, "no lrd-hold-*.service is left", func() bool {
-		return l.exec("systemctl", "list-units", "--all", "--plain", "--no-legend", "lrd-hold-*") == ""
-	})
 }
 
 // TestRunInTerminal is `docker run -it`, as a person does it.
@@ -143,42 +134,6 @@ func TestInputStaysOpen(t *testing.T) {
 		_ = cmd.Wait()
 		assert.Equal(t, l.inspect("reader").State.Status, container.StateRunning)
 	}
-	l.noHolders()
-}
-
-// TestConsoleNotHandedBack is for a systemd that empties the store at a stop: a
-// console that cannot be taken back is said to be away, the container runs on,
-// and the next start tries again.
-func TestConsoleNotHandedBack(t *testing.T) {
-	t.Parallel()
-	l := boot(t)
-	if l.systemd() >= 254 {
-		skip(t, "systemd %d keeps the store over a stop, so that nothing is handed back", l.systemd())
-	}
-	id := l.docker("run", "-dit", "--name", "shell", "busybox", "sh")
-	l.docker("run", "-d", "--name", "other", "busybox", "sleep", "1000")
-	tm := l.attach("shell")
-	tm.shell("X=43")
-	tm.close()
-	pid := l.inspect("shell").State.Pid
-	l.stop()
-	l.exec("mkdir", "-p", "/run/lrd/containers/"+id+"/hand-back/in-the-way")
-	l.start()
-
-	state := l.inspect("shell").State
-	assert.Equal(t, state.Status, container.StateRunning)
-	assert.Equal(t, state.Pid, pid)
-	assert.Check(t, is.Contains(state.Error, "disconnected: systemd did not keep its console while lrd was stopped"))
-	assert.Check(t, is.Contains(l.docker("ps"), "disconnected"))
-	assert.Equal(t, l.inspect("other").State.Error, "")
-
-	l.exec("rm", "-r", "/run/lrd/containers/"+id+"/hand-back")
-	l.restart()
-	assert.Equal(t, l.inspect("shell").State.Error, "")
-	tm = l.attach("shell")
-	tm.send("echo value=$X.\r")
-	tm.expect("value=43.")
-	l.noHolders()
 }
 
 // systemd is the version of the lab's systemd.
@@ -207,7 +162,6 @@ func TestConsoleOfNextRun(t *testing.T) {
 	assert.Equal(t, l.inspect("again").RestartCount, 1)
 	assert.Equal(t, l.inspect("again").State.Error, "")
 	l.attach("again").shell("true")
-	l.noHolders()
 	l.docker("rm", "--force", "again")
 	l.assertClean()
 }

@@ -1,0 +1,164 @@
+//go:build integration
+
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+)
+
+// away is how long lrd is stopped.
+func away(t *testing.T) time.Duration {
+	return time.Duration(rounds(t, 5, 60)) * time.Second
+}
+
+const (
+	writerPath = "/srv/writer"
+	// heldRecord is there while lrd-standby holds something.
+	heldRecord = "/run/lrd/standby/held.json"
+	// standbyMemory is what lrd-standby may take of memory, in KiB.
+	standbyMemory = 8 << 10
+)
+
+// numbering counts until SIGTERM, and ends with exit code 3.
+const numbering = `i=0; trap 'stop=1' TERM; while [ -z "$stop" ]; do i=$((i + 1)); echo $i; read -t 0.001 nothing; done; exit 3`
+
+// standbyStatus is a figure of lrd-standby's /proc/PID/status, in KiB.
+func (l *lab) standbyStatus(name string) (kib int) {
+	l.t.Helper()
+	status := l.readFile("/proc/" + l.exec("systemctl", "show", "--property=MainPID", "--value", "lrd-standby.service") + "/status")
+	_, rest, _ := strings.Cut(status, name+":")
+	_, err := fmt.Sscan(rest, &kib)
+	assert.NilError(l.t, err, status)
+	return kib
+}
+
+// signalStandby sends a signal to lrd-standby.
+func (l *lab) signalStandby(signal string) {
+	l.t.Helper()
+	l.exec("systemctl", "kill", "--kill-who=main", "--signal="+signal, "lrd-standby.service")
+}
+
+// isStopped checks that lrd has not been started by anybody.
+func (l *lab) isStopped() {
+	l.t.Helper()
+	assert.Equal(l.t, l.tryExec("systemctl", "is-active", "lrd.service").stdout, "inactive")
+}
+
+// exists says whether a file of the lab is there.
+func (l *lab) exists(path string) bool {
+	_, err := os.Lstat(l.path(path))
+	return err == nil
+}
+
+// TestStandby is promise 8: lrd is stopped for a while, once in peace and once while lrd-standby is killed again and
+// again. Nobody is held up, clients read and type on, nothing is lost, and what was written meanwhile has its true time.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	l := boot(t)
+	t.Logf("lrd-standby takes %d KiB while it waits", l.standbyStatus("VmRSS"))
+	assert.Check(t, l.standbyStatus("VmRSS") < standbyMemory)
+	l.exec("mkdir", truth)
+	l.copyTool("writer", writerPath)
+	l.docker("run", "--detach", "--name", "writer", "--network", "none", "--volume", writerPath+":/writer", "--volume", truth+":/truth", "busybox", "/writer", "/truth/writer")
+	// Says a megabyte to its terminal when it is told to.
+	l.docker("run", "--detach", "--tty", "--name", "talker", "--network", "none", "--volume", truth+":/truth", "busybox", "sh", "-c",
+		`n=1; while :; do until [ -e /truth/say$n ]; do usleep 5000; done; seq $((n * 150000 - 149999)) $((n * 150000)); touch /truth/said$n; n=$((n + 1)); done`)
+	attached := l.follows("run", "--interactive", "--name", "counter", "--network", "none", "busybox", "sh", "-c", numbering)
+	person := l.atTerminal("run", "--interactive", "--tty", "--rm", "--name", "person", "--network", "none", "busybox", "sh")
+	person.shell("")
+	person.types("X=forty-''two; echo be''gun", "begun")
+	logs := l.follows("logs", "--follow", "counter")
+	l.eventually(30*time.Second, "the person's container is known to run", func() bool { return l.inspect("person").State.Running })
+	busy := l.atTerminal("exec", "--interactive", "--tty", "person", "sh")
+	busy.shell("")
+	busy.types("echo be''gun", "begun")
+	l.eventually(30*time.Second, "the clients read", func() bool { return attached.read.Load() > 0 && logs.read.Load() > 0 })
+
+	for n, killed := range []bool{false, true} {
+		l.stop()
+		back := time.Now().Add(away(t))
+		if killed {
+			for range rounds(t, 3, 50) {
+				l.signalStandby("KILL")
+				time.Sleep(200 * time.Millisecond)
+			}
+		}
+		if !killed { // which may double what was being sent to a client just then
+			for _, f := range []*follower{attached, logs} {
+				before := f.read.Load()
+				l.eventually(30*time.Second, "a client reads on", func() bool { return f.read.Load() > before })
+			}
+		}
+		person.types(fmt.Sprintf("echo $X.%d", n), fmt.Sprintf("forty-two.%d", n))
+		busy.types(fmt.Sprintf("echo bu''sy.%d", n), fmt.Sprintf("busy.%d", n))
+		l.writeFile(fmt.Sprintf("%s/say%d", truth, n+1), "")
+		l.eventually(time.Minute, "a megabyte is said", func() bool { return l.exists(fmt.Sprintf("%s/said%d", truth, n+1)) })
+		t.Logf("lrd-standby takes %d KiB while it drains, %d of them its own", l.standbyStatus("VmRSS"), l.standbyStatus("RssAnon"))
+		time.Sleep(time.Until(back))
+		l.isStopped()
+		l.start()
+		assert.Check(t, !l.exists(heldRecord))
+		person.types(fmt.Sprintf("echo again.$X.%d", n), fmt.Sprintf("again.forty-two.%d", n))
+		busy.types(fmt.Sprintf("echo ag''ain.%d", n), fmt.Sprintf("again.%d", n))
+		if !killed {
+			l.docker("stop", "counter")
+			counted, code := attached.ends(t)
+			assert.Equal(t, code, 3)
+			logged, _ := logs.ends(t)
+			assert.Equal(t, logged, counted)
+		}
+	}
+
+	l.docker("stop", "writer")
+	var wrote int
+	var longest time.Duration
+	_, err := fmt.Sscan(l.readFile(truth+"/writer"), &wrote, (*int64)(&longest))
+	assert.NilError(t, err)
+	lines, behind := l.truly("writer")
+	t.Logf("%d lines; the longest write took %s; times are at most %s behind", wrote, longest, behind)
+	assert.Equal(t, lines, wrote)
+	assert.Check(t, longest < away(t)/2)
+	assert.Check(t, behind < away(t)/2)
+
+	said := l.docker("logs", "talker") + "\n"
+	assert.Equal(t, checkCount(t, strings.NewReader(strings.ReplaceAll(said, "\r\n", "\n"))), 300000)
+	busy.types("exit 4", "exit 4")
+	assert.Equal(t, busy.wait(), 4)
+	person.types("exit 5", "exit 5")
+	assert.Equal(t, person.wait(), 5)
+	l.docker("rm", "--force", "talker", "writer", "counter")
+	l.assertClean()
+	l.noSessions()
+}
+
+// truly checks what `docker logs` shows of testdata/writer, and returns how far behind the time of a line was.
+func (l *lab) truly(name string) (lines int, behind time.Duration) {
+	l.t.Helper()
+	cmd := l.dockerCmd("logs", "--timestamps", name)
+	out, err := cmd.StdoutPipe()
+	assert.NilError(l.t, err)
+	assert.NilError(l.t, cmd.Start())
+	in := bufio.NewScanner(out)
+	for in.Scan() {
+		fields := strings.Fields(in.Text())
+		assert.Equal(l.t, len(fields), 4, "after line %d comes %q", lines, in.Text())
+		assert.Equal(l.t, fields[1], strconv.Itoa(lines+1))
+		lines++
+		at, err := time.Parse(time.RFC3339Nano, fields[0])
+		assert.NilError(l.t, err)
+		written, err := strconv.ParseInt(fields[2], 10, 64)
+		assert.NilError(l.t, err)
+		behind = max(behind, at.Sub(time.Unix(0, written)))
+	}
+	assert.NilError(l.t, in.Err())
+	assert.NilError(l.t, cmd.Wait())
+	return lines, behind
+}
