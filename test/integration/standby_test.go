@@ -40,10 +40,10 @@ func (l *lab) standbyStatus(name string) (kib int) {
 	return kib
 }
 
-// signalStandby sends a signal to lrd-standby.
+// signalStandby sends a signal to lrd-standby, which may be about to be started again.
 func (l *lab) signalStandby(signal string) {
 	l.t.Helper()
-	l.exec("systemctl", "kill", "--kill-who=main", "--signal="+signal, "lrd-standby.service")
+	l.tryExec("systemctl", "kill", "--kill-who=main", "--signal="+signal, "lrd-standby.service")
 }
 
 // isStopped checks that lrd has not been started by anybody.
