@@ -101,6 +101,7 @@ func inOtherProcess(t *testing.T, do, dir, arg string) {
 	self, err := os.Executable()
 	assert.NilError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, do, dir, arg)
+	t.Cleanup(func() { unmountHome(dir) })
 	cmd.Env = append(os.Environ(), workerEnv+"=1")
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)

@@ -22,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/ulikunitz/xz"
 	"go.podman.io/storage"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 )
 
@@ -56,9 +57,15 @@ func openStoreIn(t *testing.T, dir string, change func(*Options)) *Store {
 	assert.NilError(t, err)
 	t.Cleanup(func() {
 		_ = s.Close()
+		unmountHome(dir)
 		libraryLog.Store(discard) // t.Output ends with the test
 	})
 	return s
+}
+
+// unmountHome undoes the mount of overlay's directory on itself, which outlives a process.
+func unmountHome(dir string) {
+	_ = unix.Unmount(filepath.Join(dir, "graph", "overlay"), unix.MNT_DETACH) // with vfs there is none
 }
 
 // file is an entry of a test archive.

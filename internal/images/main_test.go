@@ -8,6 +8,7 @@ import (
 
 	"go.podman.io/storage/pkg/reexec"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the storage run this binary again to unpack a layer in a root
@@ -17,6 +18,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Setenv("HOME", "/nonexistent") // nothing of it may be looked for
+	// Nothing here is to survive a loss of power, and files in memory need no fsync.
+	if mem := "/dev/shm"; os.Getenv("TMPDIR") == "" && unix.Access(mem, unix.W_OK) == nil {
+		os.Setenv("TMPDIR", mem)
+	}
 	// A program with the race detector sleeps for a second before it exits, and each layer is unpacked by one.
 	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	if os.Getenv(workerEnv) != "" {

@@ -145,6 +145,12 @@ func (r *removal) delete() error {
 		r.done = append(r.done, image.DeleteResponse{Deleted: r.img.ID.String()})
 		return nil
 	}
+	if errors.Is(err, storage.ErrLayerUnknown) {
+		// It had a name of its own here, and its layers are in an additional store.
+		if left, gone := s.storage.Image(hex); gone != nil || left.ReadOnly {
+			err = nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot delete image %s: %w", r.img.ID, err)
 	}
