@@ -208,7 +208,7 @@ var table = []*Key{
 		Name: "log-driver", Docker: true, Reloadable: true,
 		Doc: "Where the output of new containers goes besides lrd's own lossless store, from which `docker logs` and " +
 			"`docker attach` are served whatever the driver. `local` is that store alone, which Docker's driver of the name is " +
-			"comparable to; `none` keeps nothing for `docker logs`. `json-file`, `journald` and `syslog` get each line once, also over a crash of lrd. " +
+			"comparable to; `none` keeps nothing for `docker logs`. `json-file` and `journald` get each line once, also over a crash of lrd; `syslog` and `fluentd` get none less. " +
 			"Docker's default is `json-file`.",
 		binding: one(logDriver, func(c *Config) *string { return &c.LogDriver }, "local"),
 	},

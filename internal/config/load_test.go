@@ -57,7 +57,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"duration", "shutdown-timeout = \"ten\"", []string{`:1: shutdown-timeout: the string "ten" is not a duration; right would be seconds`}},
 		{"negative duration", "shutdown-timeout = -2", []string{`:1: shutdown-timeout: -2 is out of range`}},
 		{"one of", "log-level = \"warning\"", []string{`:1: log-level: "warning" is not known; did you mean warn?; right would be "debug", "info", "warn" or "error"`}},
-		{"log driver", "log-driver = \"gelf\"", []string{`:1: log-driver: lrd has no log driver "gelf"; right would be one of "journald", "json-file", "local", "none", "syslog"`}},
+		{"log driver", "log-driver = \"gelf\"", []string{`:1: log-driver: lrd has no log driver "gelf"; right would be one of "fluentd", "journald", "json-file", "local", "none", "syslog"`}},
 		{"relative root", "data-root = \"lrd\"", []string{`:1: data-root: "lrd" is not an absolute path`}},
 		{"unclean root", "data-root = \"/var/lib/lrd/\"", []string{`:1: data-root: "/var/lib/lrd/" is not in its shortest form, which is "/var/lib/lrd"`}},
 		{"roots in each other", "data-root = \"/run/lrd/data\"", []string{`:1: data-root: data-root ("/run/lrd/data") and exec-root ("/run/lrd") lie in each other`}},

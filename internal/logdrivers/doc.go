@@ -36,6 +36,8 @@
 //	syslog     nobody can be asked: the last batch may be sent twice after a
 //	           SIGKILL. Over TCP a batch counts as delivered when the other
 //	           side's kernel has confirmed it; over UDP when it has been sent.
+//	fluentd    the server confirms each entry, but cannot be asked: a hundred
+//	           of them may come twice after a SIGKILL.
 //
 // # The state
 //

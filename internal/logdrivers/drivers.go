@@ -52,6 +52,8 @@ func (d *Drivers) target(o Options) (target, error) {
 		return newJournal(&d.journal, o)
 	case logopts.Syslog:
 		return newSyslog(o)
+	case logopts.FluentdDriver:
+		return newFluentd(o)
 	}
 	return nil, fmt.Errorf("there is no log driver %s", o.Driver)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tinylib/msgp/msgp"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
@@ -154,6 +155,68 @@ func TestTargetAwayTooLong(t *testing.T) {
 	}
 	assert.Equal(t, notices, 1)
 	assert.Assert(t, len(got) < blocks, "%d blocks of %d", len(got)-1, blocks)
+}
+
+// TestFluentd: the fields are Docker's, and a server that goes away misses nothing.
+func TestFluentd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	assert.NilError(t, err)
+	address := l.Addr().String()
+	c := newContainer(t, logopts.FluentdDriver, map[string]string{"fluentd-address": address, "tag": "web.{{.ID}}", "labels": "team"})
+	c.o.Info.ContainerLabels = map[string]string{"team": "core"}
+	first := make(chan []any, 10)
+	go serveFluentd(t, l, first, 3) // and no answer to the third
+	c.start()
+	c.write("line 0\n" + strings.Repeat("x", pieceSize+1) + "\nline 2\n")
+	entry := <-first
+	assert.Equal(t, entry[0], "web."+testID[:12])
+	assert.DeepEqual(t, entry[2], map[string]any{"container_id": testID, "container_name": "/web", "source": "stdout", "log": "line 0", "team": "core"})
+	piece := (<-first)[2].(map[string]any)
+	assert.Equal(t, piece["partial_message"], "true")
+	assert.Equal(t, piece["partial_ordinal"], "1")
+	assert.Equal(t, piece["partial_last"], "false")
+	assert.NilError(t, l.Close())
+	for n := range 300 {
+		c.write(fmt.Sprintf("line %d\n", n+3))
+	}
+	l, err = net.Listen("tcp", address)
+	assert.NilError(t, err)
+	defer l.Close() //nolint:errcheck // nothing was written
+	second := make(chan []any, 1000)
+	go serveFluentd(t, l, second, -1)
+	c.wait()
+	c.f.Stop()
+	close(second)
+	seen := map[string]int{}
+	for entry := range second {
+		seen[entry[2].(map[string]any)["log"].(string)]++
+	}
+	assert.Equal(t, seen["x"], 1, "the piece that was not confirmed")
+	for n := range 301 {
+		assert.Equal(t, seen[fmt.Sprintf("line %d", n+2)], 1)
+	}
+}
+
+// serveFluentd takes entries from one connection and confirms them, until the one numbered deaf.
+func serveFluentd(t *testing.T, l net.Listener, to chan<- []any, deaf int) {
+	conn, err := l.Accept()
+	if !assert.Check(t, err) {
+		return
+	}
+	defer conn.Close() //nolint:errcheck // what was written was read
+	in := msgp.NewReader(conn)
+	for n := 1; n != deaf; n++ {
+		v, err := in.ReadIntf()
+		if err != nil {
+			return
+		}
+		entry := v.([]any)
+		to <- entry
+		ack := msgp.AppendMapStrStr(nil, map[string]string{"ack": entry[3].(map[string]any)["chunk"].(string)})
+		if _, err := conn.Write(ack); err != nil {
+			return
+		}
+	}
 }
 
 func TestSyslogFormats(t *testing.T) {

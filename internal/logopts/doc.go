@@ -19,6 +19,7 @@
 //	json-file  the files that Docker's driver of that name writes
 //	journald   the journal of this machine
 //	syslog     a syslog server, here or elsewhere
+//	fluentd    a collector that speaks the forward protocol (Fluentd, Fluent Bit)
 //
 // Package logdrivers does the work. Here is what can be said without doing it,
 // so that the configuration, the API and the containers say the same.

@@ -18,11 +18,12 @@ import (
 
 // The log drivers.
 const (
-	Local    = "local"
-	None     = "none"
-	JSONFile = "json-file"
-	Journald = "journald"
-	Syslog   = "syslog"
+	Local         = "local"
+	None          = "none"
+	JSONFile      = "json-file"
+	Journald      = "journald"
+	Syslog        = "syslog"
+	FluentdDriver = "fluentd"
 )
 
 // PipeSize is the option, of every driver, that sets the size of the pipes
@@ -44,10 +45,11 @@ var attributes = map[string]check{
 
 // drivers are the options of each driver's own.
 var drivers = map[string]map[string]check{
-	Local:    {"max-size": anything, "max-file": anything, "compress": anything}, // the store's
-	None:     {},
-	JSONFile: with(attributes, map[string]check{"max-size": positiveSize, "max-file": maxFile, "compress": boolean}),
-	Journald: attributes,
+	Local:         {"max-size": anything, "max-file": anything, "compress": anything}, // the store's
+	None:          {},
+	JSONFile:      with(attributes, map[string]check{"max-size": positiveSize, "max-file": maxFile, "compress": boolean}),
+	Journald:      attributes,
+	FluentdDriver: with(attributes, fluentdOptions),
 	Syslog: with(attributes, map[string]check{
 		"syslog-address": syslogAddress, "syslog-facility": syslogFacility, "syslog-format": syslogFormat,
 		"syslog-tls-ca-cert": anything, "syslog-tls-cert": anything, "syslog-tls-key": anything, "syslog-tls-skip-verify": anything,

@@ -23,6 +23,11 @@ func TestValidate(t *testing.T) {
 		{Journald, opts{"tag": `{{json .Name}} {{upper "a"}}`}, ""},
 		{Syslog, opts{"syslog-address": "tcp+tls://logs.example:6514", "syslog-facility": "23", "syslog-format": "rfc5424micro"}, ""},
 
+		{FluentdDriver, opts{"fluentd-address": "logs.example:24225", "fluentd-async": "true", "fluentd-buffer-limit": "1m", "fluentd-retry-wait": "1s", "env": "A"}, ""},
+		{FluentdDriver, opts{"fluentd-address": "udp://x:1"}, "unsupported scheme: 'udp'"},
+		{FluentdDriver, opts{"fluentd-address": "x:0"}, "want a port from 1 to 65535"},
+		{FluentdDriver, opts{"fluentd-acync": "true"}, "unknown log opt 'fluentd-acync' for fluentd log driver"},
+
 		{"gelf", nil, "logger: no log driver named 'gelf' is registered"},
 		{JSONFile, opts{"max-sise": "1m"}, "unknown log opt 'max-sise' for json-file log driver"},
 		{Journald, opts{"max-size": "1m"}, "unknown log opt 'max-size' for journald log driver"},
@@ -105,4 +110,23 @@ func TestStore(t *testing.T) {
 		assert.NilError(t, err)
 		assert.Check(t, is.DeepEqual([2]int64{o.MaxSize, int64(o.MaxFiles)}, [2]int64{c.size, int64(c.files)}), "%s %v", c.driver, c.opts)
 	}
+}
+
+func TestFluentd(t *testing.T) {
+	for in, want := range map[string]Fluentd{
+		"":                    {Network: "tcp", Host: "127.0.0.1", Port: 24224},
+		"logs":                {Network: "tcp", Host: "logs", Port: 24224},
+		"logs:1":              {Network: "tcp", Host: "logs", Port: 1},
+		"tls://logs:1":        {Network: "tls", Host: "logs", Port: 1},
+		"tcp://[2001:db8::1]": {Network: "tcp", Host: "2001:db8::1", Port: 24224},
+		"unix:///run/fluentd": {Network: "unix", Host: "127.0.0.1", Port: 24224, Path: "/run/fluentd"},
+	} {
+		want.RequestAck = true
+		got, err := ParseFluentd(map[string]string{"fluentd-address": in})
+		assert.NilError(t, err)
+		assert.Check(t, is.DeepEqual(got, want), in)
+	}
+	got, err := ParseFluentd(map[string]string{"fluentd-request-ack": "false", "fluentd-sub-second-precision": "true"})
+	assert.NilError(t, err)
+	assert.Assert(t, !got.RequestAck && got.SubSecondPrecision)
 }

@@ -59,6 +59,8 @@ var onlyIn = map[string][]string{
 	"github.com/miekg/": {"cmd/lrd-dns"},
 	// What Docker allows a container.
 	"github.com/moby/profiles/": {"internal/oci"},
+	// Log drivers.
+	"github.com/fluent/": {"internal/logdrivers"},
 	// Figures for Prometheus.
 	"github.com/prometheus/": {"internal/metrics"},
 	// HTTP is the API's business; reload answers one request of its own, images speaks to registries, Prometheus asks over it.

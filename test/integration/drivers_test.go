@@ -194,7 +194,7 @@ func TestLogDrivers(t *testing.T) {
 		assert.Equal(t, l.inspect(old).HostConfig.LogConfig.Type, "local")
 		c = l.inspect(l.docker("create", "--log-driver", "journald", "busybox", "true"))
 		assert.Equal(t, len(c.HostConfig.LogConfig.Config), 0)
-		assert.Equal(t, l.docker("info", "--format", "{{.LoggingDriver}} {{.Plugins.Log}}"), "json-file [journald json-file local none syslog]")
+		assert.Equal(t, l.docker("info", "--format", "{{.LoggingDriver}} {{.Plugins.Log}}"), "json-file [fluentd journald json-file local none syslog]")
 		l.config("log-driver = \"journald\"\n[log-opts]\nmax-size = \"1m\"\n")
 		r := l.tryExec("lrd", "reload")
 		assert.Assert(t, r.code == 1 && strings.Contains(r.stderr, "unknown log opt 'max-size' for journald log driver"), "%s", r)
