@@ -99,7 +99,7 @@ func TestStore(t *testing.T) {
 		files  int
 	}{
 		{Local, nil, 20 << 20, 5},
-		{Local, opts{"max-size": "1m", "max-file": "2"}, 1 << 20, 2},
+		{Local, opts{"max-size": "1m", "max-file": "2"}, 1_000_000, 2},
 		{JSONFile, nil, 20 << 20, 0},
 		{JSONFile, opts{"max-size": "10m", "max-file": "3"}, 10_000_000, 3},
 		{JSONFile, opts{"max-size": "1k"}, 4 << 20, 2},
