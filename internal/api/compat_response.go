@@ -10,8 +10,6 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
-
-	"lrd/internal/sessions"
 )
 
 // This file holds what answers look like to older clients. Each function says which version changed what; the
@@ -43,9 +41,9 @@ func (o object) child(key string) object {
 // streamType: the media type of multiplexed streams came with 1.42; before, both kinds were called raw.
 func streamType(v version, tty bool) string {
 	if tty || v.before(42) {
-		return sessions.MediaTypeRaw
+		return mediaTypeRaw
 	}
-	return sessions.MediaTypeMultiplexed
+	return mediaTypeMultiplexed
 }
 
 // waitAnswersAtOnce: since 1.30 the head of the answer says that the wait is registered.

@@ -48,7 +48,7 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	conn, err := sessions.Hijack(w)
+	conn, err := hijack(w)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 		saved.follows = streams.Follow(saved.Container, nil)
 	}
 	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
-		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
+		upgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
 	return err
 }
 

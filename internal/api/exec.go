@@ -87,7 +87,7 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 	if err != nil {
 		return err
 	}
-	conn, err := sessions.Hijack(w)
+	conn, err := hijack(w)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 	streams.Release = release
 	saved.follows = streams.Follow(e.ID, nil)
 	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
-		sessions.UpgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
+		upgradeHead(r.Request, streamType(r.version, a.TTY)), streams)
 	return err
 }
 
@@ -141,7 +141,7 @@ func (s *Server) resumeExec(ctx context.Context, saved savedStream, at sessions.
 // sayExecFailed tells a client that waits for a stream, and learns the exit code afterwards, why there is none.
 // As with Docker, it is the first and last that standard output shows.
 func sayExecFailed(w http.ResponseWriter, r *request, tty bool, why error) error {
-	conn, err := sessions.TakeOver(w, r.Request, streamType(r.version, tty))
+	conn, err := takeOver(w, r.Request, streamType(r.version, tty))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,6 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 
 	"lrd/internal/containers"
-	"lrd/internal/sessions"
 )
 
 // do sends a request without a socket in between. A body is sent as JSON.
@@ -493,7 +492,7 @@ func TestAttachByOldClients(t *testing.T) {
 	assert.NilError(t, err)
 	defer resp.Body.Close()
 	assert.Equal(t, resp.StatusCode, 200)
-	assert.Equal(t, resp.Header.Get("Content-Type"), sessions.MediaTypeRaw)
+	assert.Equal(t, resp.Header.Get("Content-Type"), mediaTypeRaw)
 	_, err = io.WriteString(conn, "x")
 	assert.NilError(t, err)
 	assert.NilError(t, conn.CloseWrite())

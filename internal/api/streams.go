@@ -87,11 +87,11 @@ func (s *Server) follow(r *request, kind string) (saved savedStream, read func(s
 
 // serveBody answers with a body that is a session.
 func (s *Server) serveBody(w http.ResponseWriter, r *request, saved savedStream, streams sessions.Streams) (sessions.End, error) {
-	conn, err := sessions.Hijack(w)
+	conn, err := hijack(w)
 	if err != nil {
 		return sessions.EndFailed, err
 	}
-	head, chunked := sessions.BodyHead(r.Request, w.Header())
+	head, chunked := bodyHead(r.Request, w.Header())
 	d := saved.description(sessions.Framing{Multiplexed: saved.multiplexed, Chunked: chunked})
 	return s.Sessions.Serve(r.Context(), conn, d, head, streams)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"syscall"
 	"time"
@@ -17,59 +16,25 @@ import (
 // ErrNoTakeover says that the connection of a request cannot be taken over: it is not HTTP/1.1, or a wrapper hides it.
 var ErrNoTakeover = errors.New("this connection cannot be upgraded to a stream")
 
-// Conn is a client's connection after HTTP. Reading gives first what net/http had read already.
+// Conn is a client's connection after HTTP. Reading gives first what HTTP had read already.
 type Conn struct {
 	net.Conn
 	raw   syscall.RawConn
-	early []byte // read by net/http
+	early []byte // read by HTTP
 
 	// For tests. maxWrite bounds one write(2). step is called before everything that a SIGKILL could come before.
 	maxWrite int
 	step     func()
 }
 
-// TakeOver takes the connection of a request over from net/http and sends the head of the response: 101
-// UPGRADED to a client that asked for an upgrade, the older 200 to one that did not. From here on HTTP has
-// nothing to say; the caller owns the Conn.
-//
-// An error before the takeover is [ErrNoTakeover], and an HTTP answer is still possible; after any other
-// error the connection is closed.
-func TakeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*Conn, error) {
-	c, err := Hijack(w)
-	if err != nil {
-		return nil, err
+// NewConn makes a Conn of a connection that HTTP is done with. early is what was read of it already. The error is
+// [ErrNoTakeover]; c is the caller's then.
+func NewConn(c net.Conn, early []byte) (*Conn, error) {
+	conn, err := newConn(c)
+	if err == nil {
+		conn.early = early
 	}
-	if _, err := c.Conn.Write(UpgradeHead(r, mediaType)); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("cannot answer the client: %w", err)
-	}
-	return c, nil
-}
-
-// Hijack is TakeOver without the head.
-func Hijack(w http.ResponseWriter) (*Conn, error) {
-	raw, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoTakeover, err)
-	}
-	// net/http may have left a deadline from reading the request.
-	if err := raw.SetDeadline(time.Time{}); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("cannot take over the client's connection: %w", err)
-	}
-	c, err := newConn(raw)
-	if err != nil {
-		raw.Close()
-		return nil, err
-	}
-	if n := rw.Reader.Buffered(); n > 0 {
-		c.early = make([]byte, n)
-		if _, err := io.ReadFull(rw.Reader, c.early); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("cannot take over the client's connection: %w", err)
-		}
-	}
-	return c, nil
+	return conn, err
 }
 
 func newConn(c net.Conn) (*Conn, error) {

@@ -64,7 +64,7 @@ var onlyIn = map[string][]string{
 	// Figures for Prometheus.
 	"github.com/prometheus/": {"internal/metrics"},
 	// HTTP is the API's business; reload answers one request of its own, images speaks to registries, Prometheus asks over it.
-	"net/http": {"cmd/lrd", "internal/api", "internal/images", "internal/metrics", "internal/reload", "internal/sessions"},
+	"net/http": {"cmd/lrd", "internal/api", "internal/images", "internal/metrics", "internal/reload"},
 }
 
 func TestImports(t *testing.T) {
