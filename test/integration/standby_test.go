@@ -102,6 +102,7 @@ func TestStandby(t *testing.T) {
 		l.writeFile(fmt.Sprintf("%s/say%d", truth, n+1), "")
 		l.eventually(time.Minute, "a megabyte is said", func() bool { return l.exists(fmt.Sprintf("%s/said%d", truth, n+1)) })
 		t.Logf("lrd-standby takes %d KiB while it drains, %d of them its own", l.standbyStatus("VmRSS"), l.standbyStatus("RssAnon"))
+		assert.Check(t, l.standbyStatus("VmRSS") < standbyMemory)
 		time.Sleep(time.Until(back))
 		l.isStopped()
 		l.start()
