@@ -2,6 +2,7 @@ package containers
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -271,4 +272,23 @@ func TestStartTellsWhatTheRuntimeSaid(t *testing.T) {
 	assert.NilError(t, os.WriteFile(w.m.pipePath(id, runtimeLog), []byte("{\"level\":\"warning\",\"msg\":\"hm\"}\nno JSON\n{\"level\":\"error\",\"msg\":\"it will not do\"}\n"), 0o600))
 	w.arm("Units.Start", &units.JobError{Unit: unitName(id), Result: "failed"})
 	assert.Error(t, w.m.Start(t.Context(), id), "failed to create the container: it will not do")
+}
+
+// A client that has attached before a start that fails, wherever it does, gets its end, and with that goes a container with AutoRemove.
+func TestAttachedToAStartThatFails(t *testing.T) {
+	for _, step := range []string{"Images.MountRootfs", "Descriptors.PutAll", "Units.Start"} {
+		w := newWorld(t, 252)
+		id := w.create(withAutoRemove)
+		done, err := w.m.Reading(id, false)
+		assert.NilError(t, err)
+		a, err := w.m.Attach(t.Context(), id, AttachOptions{Stdout: true, Stream: true})
+		assert.NilError(t, err)
+		w.arm(step, errFault)
+		assert.Check(t, is.ErrorIs(w.m.Start(t.Context(), id), errFault), step)
+		_, err = a.Output.Next(t.Context())
+		assert.Check(t, is.ErrorIs(err, io.EOF), step)
+		<-a.Done
+		done()
+		w.isGone(id)
+	}
 }

@@ -116,6 +116,14 @@ func (c *Container) exited() {
 	c.run.exited = make(chan struct{})
 }
 
+// neverRan lets those know that it has come to nothing who have attached before a start that failed.
+func (c *Container) neverRan() {
+	if c.streams.opened() != nil {
+		c.invoked()
+	}
+	c.exited()
+}
+
 // ended is closed when the present invocation has ended, or, while there is none, the next one.
 func (c *Container) ended() <-chan struct{} {
 	c.mu.Lock()

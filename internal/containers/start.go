@@ -73,6 +73,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	var undo cleanup
 	defer undo.unless(&err)
+	undo.add(c.neverRan)
 	r, _ := c.snapshot()
 	cfg := m.o.Config()
 	if r.Run != nil {
@@ -135,7 +136,7 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 
 // abandonRun ends a run that has come to nothing.
 func (m *Manager) abandonRun(ctx context.Context, c *Container) {
-	c.exited()
+	c.neverRan()
 	if err := m.endRun(ctx, c); err != nil {
 		c.logger("start").Error("Cannot put everything of a failed start away; it is tried again at the next start", "error", err)
 	}
