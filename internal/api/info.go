@@ -93,7 +93,7 @@ func (s *Server) systemInfo(r *request) (system.Info, error) {
 		LiveRestoreEnabled: c.LiveRestore,
 		InitBinary:         c.InitPath,
 		SecurityOptions:    securityOptions(c),
-		CDISpecDirs:        []string{},
+		CDISpecDirs:        c.CDIDirs(),
 	}
 	info.Warnings = warnings(info)
 	if s.Warnings != nil {

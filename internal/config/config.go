@@ -47,6 +47,8 @@ type Config struct {
 	InsecureRegistries     []string // host, host:port or CIDR
 	RegistryMirrors        []string // URLs
 
+	CDISpecDirs []string // absolute paths; see CDIDirs
+
 	Bip netip.Prefix // the bridge's own address and the prefix length of its network
 	// FixedCIDR is the part of it that containers get addresses from; the zero value is all of it.
 	FixedCIDR netip.Prefix
@@ -143,3 +145,11 @@ func (o Origin) String() string {
 
 // IsDefault reports whether nobody set the value.
 func (o Origin) IsDefault() bool { return o == Origin{} }
+
+// CDIDirs are CDISpecDirs, or, if there are none, the usual ones.
+func (c *Config) CDIDirs() []string {
+	if len(c.CDISpecDirs) > 0 {
+		return c.CDISpecDirs
+	}
+	return []string{"/etc/cdi", "/var/run/cdi"}
+}

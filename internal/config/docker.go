@@ -173,7 +173,6 @@ var withoutCounterpart = map[string]string{
 	"bip6":                             "the default bridge has IPv4 only",
 	"bridge":                           "the default bridge is lrd0; for containers without it use --network",
 	"builder":                          "there is no builder",
-	"cdi-spec-dirs":                    "there are no CDI devices",
 	"cgroup-parent":                    "all containers are in lrd.slice",
 	"config-file":                      "use the flag --config",
 	"containerd":                       "there is no containerd",

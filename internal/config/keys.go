@@ -163,6 +163,12 @@ var table = []*Key{
 		binding: many(mirror, func(c *Config) *[]string { return &c.RegistryMirrors }),
 	},
 	{
+		Name: "cdi-spec-dirs", Docker: true, Reloadable: true, Aliases: []string{"cdi-spec-dir"},
+		Doc: "Where the descriptions of CDI devices are, for `--device vendor.com/class=name` and `--gpus`; of two for one device, that in the later directory " +
+			"counts. Without any: `/etc/cdi` and `/var/run/cdi`.",
+		binding: many(anyDir, func(c *Config) *[]string { return &c.CDISpecDirs }),
+	},
+	{
 		Name: "bip", Docker: true,
 		Doc: "Address of the default bridge lrd0, with the length of its network; containers get the others. The default " +
 			"lies outside the networks that Docker and Podman choose for themselves.",

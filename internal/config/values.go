@@ -46,6 +46,14 @@ var rootDir = text(`the absolute path of a directory of lrd's own, like "/var/li
 	return nil
 })
 
+// anyDir is a directory that need not be there.
+var anyDir = text(`the absolute path of a directory, like "/etc/cdi"`, func(s string) error {
+	if !filepath.IsAbs(s) {
+		return fmt.Errorf("%s is not an absolute path", quote(s))
+	}
+	return nil
+})
+
 // foreignDir is a directory of another program's. It becomes a part of mount options.
 var foreignDir = text(`the absolute path of a container storage, like "/var/lib/containers/storage"`, func(s string) error {
 	switch {

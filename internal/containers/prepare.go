@@ -58,6 +58,11 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	if limits, err = oci.LimitsOf(r.HostConfig, m.o.Machine); err != nil {
 		return b, limits, nil, err
 	}
+	allow, err := oci.InjectCDI(spec, r.HostConfig.DeviceRequests, cfg.CDIDirs())
+	if err != nil {
+		return b, limits, nil, err
+	}
+	limits.Allow(allow...)
 	b = m.bundleOf(r)
 	b.spec = spec
 	b.endedMark = run.endedMark()

@@ -54,7 +54,37 @@ func devicePolicy(hc *container.HostConfig, m Machine) (string, []DeviceAllow, e
 		}
 		allow = append(allow, parsed...)
 	}
-	return "strict", allow, nil
+	return "strict", joinAllow(allow), nil
+}
+
+// joinAllow is a list with one entry for each node, which allows what any of its
+// entries does: to systemd the last one of a node is all that counts.
+func joinAllow(list []DeviceAllow) []DeviceAllow {
+	var joined []DeviceAllow
+	at := map[string]int{}
+	for _, d := range list {
+		i, ok := at[d.Node]
+		if !ok {
+			at[d.Node] = len(joined)
+			joined = append(joined, d)
+			continue
+		}
+		access := ""
+		for _, a := range "rwm" {
+			if strings.ContainsRune(joined[i].Access+d.Access, a) {
+				access += string(a)
+			}
+		}
+		joined[i].Access = access
+	}
+	return joined
+}
+
+// Allow adds devices to those that a container which is not privileged may use.
+func (l *Limits) Allow(more ...DeviceAllow) {
+	if l.DevicePolicy == "strict" {
+		l.DeviceAllow = joinAllow(append(l.DeviceAllow, more...))
+	}
 }
 
 func numberedNode(kind string, major, minor int64) string {

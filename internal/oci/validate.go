@@ -110,8 +110,6 @@ func validateUnsupported(_ *container.Config, hc *container.HostConfig, _ Machin
 		return unsupported("a cgroup parent is not supported: containers are units in lrd.slice")
 	case len(hc.Links) > 0:
 		return unsupported("links are not supported")
-	case len(r.DeviceRequests) > 0:
-		return unsupported("could not select device driver %q with capabilities: %v", r.DeviceRequests[0].Driver, r.DeviceRequests[0].Capabilities)
 	case len(hc.StorageOpt) > 0:
 		return unsupported("storage options per container are not supported")
 	case !hc.Isolation.IsDefault():
@@ -246,5 +244,5 @@ func validateDevices(_ *container.Config, hc *container.HostConfig, _ Machine) e
 			return err
 		}
 	}
-	return nil
+	return checkDeviceRequests(hc.DeviceRequests)
 }

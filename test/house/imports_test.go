@@ -63,6 +63,8 @@ var onlyIn = map[string][]string{
 	"github.com/fluent/": {"internal/logdrivers"},
 	// Figures for Prometheus.
 	"github.com/prometheus/": {"internal/metrics"},
+	// Devices by name.
+	"tags.cncf.io/": {"internal/oci"},
 	// HTTP is the API's business; reload answers one request of its own, images speaks to registries, Prometheus asks over it.
 	"net/http": {"cmd/lrd", "internal/api", "internal/images", "internal/metrics", "internal/reload"},
 }
