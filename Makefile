@@ -57,6 +57,7 @@ test-integration-%: deps build
 # What only integration tests are built with is checked too.
 .PHONY: soak
 soak: ## the integration tests with many more rounds, and waits that take their time; hours
+	LRD_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout=1h ./internal/images -run TestKilledAtAnyPoint
 	LRD_SOAK=1 $(MAKE) --no-print-directory test-integration TESTFLAGS='-timeout=6h $(TESTFLAGS)'
 
 .PHONY: lint

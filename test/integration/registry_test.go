@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -230,6 +232,17 @@ func TestRegistry(t *testing.T) {
 		assert.Equal(t, l.docker("images", "--format", "{{.Repository}}"), "busybox")
 		assert.Check(t, is.Contains(l.docker("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"), "Images 1 1"))
 		l.soundStorage()
+		l.docker("rm", "--force", "uses")
+		assert.Check(t, is.Contains(l.docker("system", "prune", "--all", "--force"), "deleted: sha256:"))
+		assert.Equal(t, l.docker("images", "--quiet"), "")
+		l.old().docker("system", "prune", "--all", "--force")
+	})
+
+	l.clients("what lrd leaves to others", func(t *testing.T, l *lab) {
+		l.refused(1, []string{"lrd does not search registries", "skopeo list-tags"}, "search", "busybox")
+		dir := t.TempDir()
+		assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY Dockerfile /\n"), 0o600))
+		l.refused(1, []string{"buildah build", "docker buildx build --load"}, "build", dir)
 	})
 }
 
