@@ -76,7 +76,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (_ container.Cr
 // and the daemon's defaults merged in. It changes nothing.
 func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg *config.Config) (Record, error) {
 	c, h := *req.Config, *req.HostConfig
-	mergeImage(&c, img)
+	mergeImage(&c, h.NetworkMode, img)
 	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
 		return Record{}, refused(errdefs.ErrInvalidArgument, "no command specified")
 	}
@@ -107,7 +107,7 @@ func (m *Manager) newRecord(id string, req CreateRequest, img images.Image, cfg 
 }
 
 // mergeImage fills in from the image what the request leaves open, as Docker does.
-func mergeImage(c *container.Config, img images.Image) {
+func mergeImage(c *container.Config, mode container.NetworkMode, img images.Image) {
 	ic := img.Config.Config
 	c.Env = oci.MergeEnv(ic.Env, c.Env)
 	if len(c.Entrypoint) == 0 {
@@ -137,6 +137,9 @@ func mergeImage(c *container.Config, img images.Image) {
 	}
 	c.Labels = overlay(ic.Labels, c.Labels)
 	c.Volumes = overlay(ic.Volumes, c.Volumes)
+	if mode.IsContainer() {
+		return // the network is another container's, and so are its ports
+	}
 	ports := network.PortSet{}
 	for raw := range ic.ExposedPorts {
 		if p, err := network.ParsePort(raw); err == nil {

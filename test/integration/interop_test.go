@@ -34,9 +34,10 @@ func TestImagesOfOtherTools(t *testing.T) {
 	assert.Check(t, r.code != 0, "skopeo still sees what lrd has removed")
 
 	// Built by buildah in lrd's storage, from scratch.
-	l.writeFile("/root/work/Dockerfile", "FROM scratch\nCOPY bin /bin\nENV MADE=here\nLABEL by=buildah\nVOLUME /data\nCMD [\"/bin/sh\", \"-c\", \"echo $MADE\"]\n")
+	l.writeFile("/root/work/Dockerfile", "FROM scratch\nCOPY bin /bin\nENV MADE=here\nEXPOSE 80\nLABEL by=buildah\nVOLUME /data\nCMD [\"/bin/sh\", \"-c\", \"echo $MADE\"]\n")
 	l.exec("sh", "-ec", "buildah "+sharing+" build --isolation chroot --quiet --tag docker.io/library/built:1 /root/work")
 	assert.Equal(t, l.docker("run", "--rm", "built:1"), "here")
+	assert.Equal(t, l.docker("run", "--rm", "--network", "container:runs", "built:1"), "here") // though it exposes a port
 	assert.Equal(t, l.docker("inspect", "--format", "{{index .Config.Labels `by`}}", "built:1"), "buildah")
 	assert.Check(t, is.Contains(l.docker("history", "built:1"), "MADE=here"))
 
