@@ -198,9 +198,10 @@ func TestExecRefused(t *testing.T) {
 // they end while it is away.
 func TestExecOutlivesTheDaemon(t *testing.T) {
 	t.Parallel()
+	l := boot(t)
 	for _, away := range leaves {
 		t.Run(away.name, func(t *testing.T) {
-			l := boot(t)
+			l := l.in(t)
 			l.box()
 			l.exec("mkdir", "-p", truth)
 			c := l.client()
