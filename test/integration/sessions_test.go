@@ -157,7 +157,9 @@ func TestVanishedAndSilentClients(t *testing.T) {
 		return len(l.inspect("box").ExecIDs) == 1 && l.docker("ps", "--quiet", "--filter", "name=flood") == ""
 	})
 	// All there is, and nobody reads what the client prints.
+	l.eventually(30*time.Second, "all is there", func() bool { return l.docker("logs", "--tail=1", "flood") == "1000000" })
 	printed := l.dockerCmd("logs", "flood")
+	printed.Stderr = os.Stderr
 	unread, err := printed.StdoutPipe()
 	assert.NilError(t, err)
 	assert.NilError(t, printed.Start())
