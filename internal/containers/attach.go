@@ -62,7 +62,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 func (c *Container) connected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.record.Run != nil && (!c.record.Config.Tty || c.streams.hasConsole() || c.status.Reason == "")
+	return c.record.Run != nil && !c.foreign && (!c.record.Config.Tty || c.streams.hasConsole() || c.status.Reason == "")
 }
 
 // Logs reads what a container has written, whole lines. Errors: ErrNotFound, ErrNotImplemented with the log driver none.

@@ -161,19 +161,24 @@ func (e *SchemaError) Error() string {
 
 // parseRecord reads a Record. The error is a *SchemaError for a form that this
 // version does not read; the Record then holds what could be made of it: the
-// version and, if they are there, ID, Name and Created.
+// version and, if they are there, ID, Name and Created, and Run if that has the
+// form that it has here: published ports go on while it does.
 func parseRecord(data []byte) (*Record, error) {
 	var head struct {
 		Schema  Schema
 		ID      string
 		Name    string
 		Created time.Time
+		Run     json.RawMessage
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
 		return &Record{}, fmt.Errorf("cannot read the record: %w", err)
 	}
 	r := &Record{Schema: head.Schema, ID: head.ID, Name: head.Name, Created: head.Created}
 	if !head.Schema.readable() {
+		if run := new(Run); json.Unmarshal(head.Run, run) == nil {
+			r.Run = run
+		}
 		return r, &SchemaError{Found: head.Schema}
 	}
 	if err := json.Unmarshal(data, r); err != nil {

@@ -149,6 +149,9 @@ func (m *Manager) restored(id string, e evidence, v Verdict) *Container {
 		if e.record.Name != "" {
 			r.Name = e.record.Name
 		}
+		if v.Action == Foreign {
+			r.Run = e.record.Run
+		}
 	}
 	r.Status.State = container.StateDead
 	if v.Action == Foreign {
@@ -184,8 +187,8 @@ func (m *Manager) index(c *Container) {
 // One with a Record that cannot be read stays to be seen.
 func (m *Manager) dropForeign(c *Container) {
 	if _, err := os.Lstat(m.records.path(c.id)); err == nil {
-		c.note(func(_ *Record, s *Status) {
-			s.State, s.Reason = container.StateDead, strings.TrimSuffix(s.Reason, runsOn)
+		c.note(func(r *Record, s *Status) {
+			r.Run, s.State, s.Reason = nil, container.StateDead, strings.TrimSuffix(s.Reason, runsOn)
 		})
 		return
 	}
@@ -363,7 +366,8 @@ func (m *Manager) dropUnknown(ctx context.Context, stored Stored, left map[strin
 func (m *Manager) restoreNetwork(ctx context.Context, all []found, loaded map[string]units.State) map[string]error {
 	var sandboxes []networks.Sandbox
 	for _, f := range all {
-		if f.err != nil || f.record.Run == nil || f.record.Run.Sandbox == nil || f.record.Run.BootID != m.o.BootID {
+		// Also of a Record that cannot be read but for this.
+		if f.record.ID != f.id || f.record.Run == nil || f.record.Run.Sandbox == nil || f.record.Run.BootID != m.o.BootID || f.record.Run.Sandbox.ContainerID != f.id {
 			continue
 		}
 		if _, ok := loaded[unitName(f.id)]; ok {

@@ -367,3 +367,22 @@ func TestHalfDoneStop(t *testing.T) {
 	w.isPutAway(id)
 	assert.Check(t, !w.status(id).ManuallyStopped, "it was the daemon that stopped it")
 }
+
+// The published ports of a container whose Record is of another version go on while it runs, and go with it.
+func TestForeignKeepsItsNetwork(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.started()
+	w.restart(func() {
+		data, err := os.ReadFile(w.m.records.path(id))
+		assert.NilError(t, err)
+		newer := changed(t, data, map[string]any{"schema": Schema{schemaMajor + 1, 0}, "config": 7})
+		assert.NilError(t, os.WriteFile(w.m.records.path(id), newer, 0o600))
+	})
+	assert.Check(t, w.container(id).foreign)
+	assert.Check(t, is.DeepEqual(w.networks.names(), []string{id}))
+	_, err := w.m.Attach(t.Context(), id, AttachOptions{Stdout: true, Stream: true})
+	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
+	w.becomes(id, container.StateDead)
+	eventually(t, "its network is gone", func() bool { return len(w.networks.names()) == 0 })
+}
