@@ -19,6 +19,7 @@ tree_trixie() {
     local packages tree build
     packages=systemd,systemd-sysv,dbus,crun,nftables,iproute2,busybox-static,tini,docker-cli,docker-registry,skopeo,buildah,docker-compose,wrk
     packages+=,ca-certificates,curl,jq,less,procps,iputils-ping,kmod,psmisc,strace
+    packages+=${LRD_LAB_PACKAGES:+,$LRD_LAB_PACKAGES}
     # Another list is another tree: labs may be running on the old one.
     tree=$LRD_LAB_CACHE/trixie-$(cksum <<<"$packages" | cut -d' ' -f1)
     build=$LRD_LAB_CACHE/building
