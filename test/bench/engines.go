@@ -36,6 +36,10 @@ func (b *bench) prepare() error {
 	if err := l.write("/etc/docker/daemon.json", []byte(docker)); err != nil {
 		return err
 	}
+	// Podman too, but for a limit that needs a controller which a lab may not have.
+	if err := l.write("/etc/containers/containers.conf", []byte("[containers]\npids_limit = 0\n")); err != nil {
+		return err
+	}
 	add := func(name, kind, socket string, start, units, log []string) {
 		b.engines = append(b.engines, &engine{
 			name: name, kind: kind, log: log, start: start, units: units, lab: l, host: "unix://" + l.root + socket,
@@ -117,6 +121,8 @@ func (e *engine) clean() error {
 	if err != nil || ids == "" {
 		return err
 	}
+	// Podman's rm --force asks nicely first, for ten seconds each. What does not run cannot be killed.
+	_, _ = e.do(append([]string{"kill"}, strings.Fields(ids)...)...)
 	_, err = e.do(append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
 	return err
 }
