@@ -17,9 +17,9 @@ import (
 // lrd.service asks for. Before, what nobody else holds is gone when lrd is stopped.
 const storeSurvives = 254
 
-// standbyAnswers is how long lrd-standby may take for all that it is asked. Hundreds of containers take it less than a
-// second.
-const standbyAnswers = 10 * time.Second
+// standbyLimit bounds all that lrd-standby is asked at a stop or a start. Hundreds of containers take it less than a
+// second; one that hangs is noticed much earlier.
+const standbyLimit = time.Minute
 
 // standbyAppears is how long a start of lrd-standby that was ordered together with ours may take to show.
 const standbyAppears = time.Second
@@ -91,7 +91,7 @@ func (d *daemon) awaitStandby(ctx context.Context) error {
 // and is asked once more.
 func (d *daemon) askStandby(ctx context.Context, ask func(context.Context) error) error {
 	once := func() error {
-		ctx, cancel := context.WithTimeout(ctx, standbyAnswers)
+		ctx, cancel := context.WithTimeout(ctx, standbyLimit)
 		defer cancel()
 		return ask(ctx)
 	}
@@ -146,7 +146,7 @@ func (d *daemon) keep(ctx context.Context, files []handover.File) error {
 // by a person or by systemd itself, when the store stays; not when the machine goes down; and not when lrd-standby is
 // stopped together with lrd, which is how both are stopped.
 func (d *daemon) handsOver(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, standbyAnswers)
+	ctx, cancel := context.WithTimeout(ctx, standbyLimit)
 	defer cancel()
 	job, err := d.units.JobType(ctx, d.unit)
 	if err != nil {

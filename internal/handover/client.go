@@ -11,11 +11,18 @@ import (
 // dialPause is how long Dial waits before it tries again.
 const dialPause = 20 * time.Millisecond
 
-// Client is the daemon's end of a connection to the standby.
+// patience is how long the standby may take for one packet, which is 240 descriptors at most: that takes it
+// milliseconds. It is also how long one that is started again may take to appear.
+const patience = 5 * time.Second
+
+// Client is the daemon's end of a connection to the standby. A standby that does not answer is an error that wraps
+// os.ErrDeadlineExceeded.
 type Client struct{ conn conn }
 
-// Dial connects to the standby at path, trying until ctx is done: one that is being started again takes a moment.
+// Dial connects to the standby at path, trying for a while: one that is being started again takes a moment.
 func Dial(ctx context.Context, path string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
 		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 		if err == nil {
@@ -49,6 +56,7 @@ func (c *Client) Hold(ctx context.Context, h Holding) error {
 
 // Release says that the daemon has closed a Log that it has passed.
 func (c *Client) Release(id string) error {
+	c.wait()
 	if err := c.conn.send(packet{Ask: askRelease, ID: id}, nil); err != nil {
 		return fmt.Errorf("cannot tell lrd-standby: %w", err)
 	}
@@ -71,11 +79,13 @@ func (c *Client) Give(ctx context.Context) (all []File, err error) {
 			all, err = nil, fmt.Errorf("cannot take back what lrd-standby holds: %w", err)
 		}
 	}()
+	c.wait()
 	defer c.conn.until(ctx)()
 	if err := c.conn.send(packet{Ask: askGive}, nil); err != nil {
 		return nil, err
 	}
-	for {
+	for ctx.Err() == nil {
+		c.wait()
 		p, files, err := c.conn.receive()
 		all = append(all, files...)
 		switch {
@@ -87,6 +97,7 @@ func (c *Client) Give(ctx context.Context) (all []File, err error) {
 			return all, nil
 		}
 	}
+	return all, context.Cause(ctx)
 }
 
 // Taken says that the daemon has all that was given where a crash of it does not reach. When it returns, the standby
@@ -98,8 +109,12 @@ func (c *Client) Taken(ctx context.Context) error {
 	return nil
 }
 
+// wait begins to be patient.
+func (c *Client) wait() { _ = c.conn.c.SetDeadline(time.Now().Add(patience)) }
+
 // ask sends a packet and waits for the answer.
 func (c *Client) ask(ctx context.Context, p packet, files []File) error {
+	c.wait()
 	defer c.conn.until(ctx)()
 	if err := c.conn.send(p, files); err != nil {
 		return err

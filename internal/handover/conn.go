@@ -118,7 +118,6 @@ func received(rights []byte) (fds []int) {
 
 // until makes reading and writing return when ctx is done, until stop is called.
 func (c *conn) until(ctx context.Context) (stop func()) {
-	_ = c.c.SetDeadline(time.Time{})
 	after := context.AfterFunc(ctx, func() { _ = c.c.SetDeadline(time.Unix(1, 0)) })
 	return func() { after() }
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 )
@@ -191,6 +192,8 @@ func TestDeaf(t *testing.T) {
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
 	assert.NilError(t, err)
 	defer l.Close()
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
 	assert.ErrorIs(t, TakeBack(ctx, socket, nil), os.ErrDeadlineExceeded)
 }
 

@@ -49,9 +49,12 @@ func TakeBack(ctx context.Context, socket string, keep func([]File) error) error
 	return c.Close()
 }
 
+// attempts is how often a standby that crashes under a question is asked it again.
+const attempts = 10
+
 // insist does something with a connection to the standby, with another one if that was cut off.
 func insist(ctx context.Context, socket string, do func(*Client) error) (*Client, error) {
-	for {
+	for n := 1; ; n++ {
 		c, err := Dial(ctx, socket)
 		if err != nil {
 			return nil, err
@@ -60,7 +63,7 @@ func insist(ctx context.Context, socket string, do func(*Client) error) (*Client
 			return c, nil
 		}
 		_ = c.Close()
-		if ctx.Err() != nil || !cutOff(err) {
+		if ctx.Err() != nil || n == attempts || !cutOff(err) {
 			return nil, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,4 +163,94 @@ func (l *lab) truly(name string) (lines int, behind time.Duration) {
 	assert.NilError(l.t, in.Err())
 	assert.NilError(l.t, cmd.Wait())
 	return lines, behind
+}
+
+// outputSize is how much of a container's standard output is in its store.
+func (l *lab) outputSize(id string) (size int64) {
+	l.t.Helper()
+	files, err := filepath.Glob(l.path("/var/lib/lrd/containers/" + id + "/output/stdout.*"))
+	assert.NilError(l.t, err)
+	for _, file := range files {
+		fi, err := os.Stat(file)
+		assert.NilError(l.t, err)
+		size += fi.Size()
+	}
+	return size
+}
+
+// TestStandbyAway is about a standby that is not to drain, is not there, or is not well: no container notices more than
+// that its pipe fills up, and lrd starts.
+func TestStandbyAway(t *testing.T) {
+	t.Parallel()
+	l := boot(t, withConfig("standby = false\n"))
+	id := l.docker("run", "--detach", "--interactive", "--name", "counter", "--network", "none", "busybox", "sh", "-c", numbering)
+	person := l.atTerminal("run", "--interactive", "--tty", "--name", "person", "--network", "none", "busybox", "sh")
+	person.shell("X=forty-''two")
+	drains := func() bool {
+		l.t.Helper()
+		before := l.outputSize(id)
+		time.Sleep(300 * time.Millisecond) // a writer that writes each millisecond has written by then
+		return l.outputSize(id) > before
+	}
+	fine := func(when string) {
+		l.t.Helper()
+		assert.Assert(t, drains(), when)
+		assert.Assert(t, !l.exists(heldRecord), when)
+		assert.Equal(t, l.inspect("person").State.Error, "", when)
+		person.types("echo "+when+".$X", when+".forty-two")
+	}
+	fine("atfirst")
+
+	l.stop()
+	assert.Check(t, !drains(), "standby = false")
+	assert.Equal(t, l.exists(heldRecord), l.systemd() < 254, "before, it holds what would be lost")
+	l.start()
+	fine("off")
+
+	l.config("")
+	assert.NilError(t, l.reload())
+	l.stop()
+	assert.Check(t, drains(), "a reload has turned it on")
+	l.start()
+	fine("on")
+
+	// It hangs, at the stop and at the start: it is killed, and does its work then.
+	l.signalStandby("STOP")
+	l.stop()
+	assert.Check(t, drains(), "after it was killed")
+	l.signalStandby("STOP")
+	l.start()
+	fine("hung")
+
+	// It crashes at the very moment.
+	for range rounds(t, 2, 50) {
+		l.exec("sh", "-c", "systemctl stop --no-block lrd.service; systemctl kill --signal=KILL --kill-who=main lrd-standby.service; systemctl stop lrd.service")
+		l.exec("sh", "-c", "systemctl start --no-block lrd.service; systemctl kill --signal=KILL --kill-who=main lrd-standby.service; systemctl start lrd.service")
+		fine("crashed")
+	}
+
+	// A start during the stop, a stop during the start, and units that are read again in between.
+	for range rounds(t, 2, 50) {
+		l.exec("sh", "-c", "systemctl stop --no-block lrd.service; systemctl start lrd.service")
+		fine("hurried")
+		l.exec("sh", "-c", "systemctl stop lrd.service; systemctl daemon-reload; systemctl start --no-block lrd.service; systemctl stop lrd.service; systemctl restart lrd-standby.service; systemctl daemon-reexec; systemctl start lrd.service")
+		fine("hesitated")
+	}
+
+	// With both stopped nobody drains. Before systemd 254 that hangs up terminals.
+	if l.systemd() < 254 {
+		person.types("exit 5", "exit 5")
+		assert.Equal(t, person.wait(), 5)
+	}
+	l.stopBoth()
+	assert.Check(t, !drains(), "both are stopped")
+	assert.Equal(t, l.tryExec("systemctl", "is-active", "lrd-standby.service").stdout, "inactive")
+	l.start()
+	assert.Equal(t, l.tryExec("systemctl", "is-active", "lrd-standby.service").stdout, "active")
+	assert.Check(t, drains())
+	if l.systemd() >= 254 {
+		fine("both")
+	}
+	l.docker("stop", "counter")
+	assert.Check(t, checkCount(t, strings.NewReader(l.docker("logs", "counter")+"\n")) > 1000)
 }
