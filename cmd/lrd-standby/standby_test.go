@@ -166,7 +166,7 @@ func TestKilledAnywhere(t *testing.T) {
 	b := newBox(t, s, 1)
 	b.drain()
 	c := b.count()
-	for range 12 {
+	for range 9 {
 		assert.NilError(t, stop(t, s, b))
 		time.Sleep(2 * time.Millisecond) // it writes
 		start(t, s)
@@ -189,7 +189,7 @@ func TestKilledFromOutside(t *testing.T) {
 		b.drain()
 		counters = append(counters, b.count())
 	}
-	for n := range 10 {
+	for n := range 6 {
 		timer := time.AfterFunc(time.Duration(n)*500*time.Microsecond, s.kill)
 		assert.NilError(t, stop(t, s, boxes...))
 		timer.Stop()
