@@ -136,6 +136,20 @@ func openPacked(file *os.File) (*packed, error) {
 	return z, nil
 }
 
+// unpackTo writes all of it to a file.
+func (z *packed) unpackTo(w io.Writer) error {
+	var u unpacker
+	for n := range int64(len(z.starts) - 1) {
+		if err := u.load(z, n); err != nil {
+			return err
+		}
+		if _, err := w.Write(u.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // An unpacker reads packed files and remembers the last block of one.
 type unpacker struct {
 	of   *packed

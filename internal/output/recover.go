@@ -207,11 +207,45 @@ func (p *part) settlePacked(size int64) error {
 	return os.Remove(p.path() + suffixPacked)
 }
 
+// unpackFile undoes the compressing of a part that is to be written to again:
+// somebody has thrown away the index of the segment behind it.
+func (p *part) unpackFile() error {
+	if _, err := os.Stat(p.path()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.Open(p.path() + suffixPacked)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := openPacked(f)
+	if errors.Is(err, errPacked) {
+		return nil // there is nothing to go on from: what is missing is cut from the index
+	}
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(p.path()+suffixNew, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(z.unpackTo(out), out.Close()); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(p.path()+suffixNew, p.path()), os.Remove(p.path()+suffixPacked))
+}
+
 // openLast opens the segment that is to be written, and says when its data
 // files were last written to.
 func (l *Log) openLast() (written [2]time.Time, err error) {
 	last := l.segs[len(l.segs)-1]
 	for slot, p := range last.parts {
+		if err := p.unpackFile(); err != nil {
+			return written, err
+		}
 		if err := p.create(); err != nil {
 			return written, err
 		}

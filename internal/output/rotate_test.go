@@ -468,3 +468,27 @@ func TestCutByHand(t *testing.T) {
 		}
 	}
 }
+
+// TestLastIndexGone: without the newest index file what lies before it is still there, compressed or not.
+func TestLastIndexGone(t *testing.T) {
+	dir := t.TempDir()
+	l := opened(t, dir, Options{MaxSize: 8 << 10, Compress: true})
+	numbers(t, l, drained(t, l, Stdout), 0, 300)
+	poll.WaitOn(t, func(poll.LogT) poll.Result {
+		if len(files(t, dir, "stdout", ".zst")) != len(files(t, dir, "stdout", ""))-1 {
+			return poll.Continue("not packed")
+		}
+		return poll.Success()
+	})
+	assert.NilError(t, l.Close())
+	index := files(t, dir, "index", "")
+	assert.NilError(t, os.Remove(index[len(index)-1]))
+	for range 2 {
+		l = opened(t, dir, Options{MaxSize: 8 << 10, Compress: true})
+		got := given(t, l, LinesOptions{Stdout: true, Tail: -1})
+		whole := got[:len(got)-1] // the last one was torn by hand
+		assert.Assert(t, len(whole) > 200, "%d lines", len(whole))
+		assert.Equal(t, strings.Join(whole, ""), want(0, len(whole)))
+		assert.NilError(t, l.Close())
+	}
+}
