@@ -95,11 +95,13 @@ func (s *service) end() {
 	}
 }
 
-// kill kills the process; it is started again.
+// kill kills the process, if there is one; it is started again.
 func (s *service) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.cmd.Process.Kill()
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+	}
 }
 
 func (s *service) keepRunning() {
