@@ -21,21 +21,24 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 )
 
-// forwarded are writers with a log driver. Each comes to a pace at which what it writes in the time of a test fits into memory;
-// until then it goes as fast as it can. The journal is slower than a file by far.
-var forwarded = []writer{
-	{
-		name: "to-json-file", stderr: true, args: []string{"--interactive", "--log-driver", "json-file"},
-		script: `while [ -z "$stop" ]; do i=$((i + 1)); echo $i; echo $i >&2; [ $i -lt 200000 ] || read -t 0.01 nothing; done`,
-	},
-	{
-		name: "to-many-files", args: []string{"--interactive", "--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=1000"},
-		script: `n=10000; while [ -z "$stop" ]; do seq $((i + 1)) $((i + n)); i=$((i + n)); [ $i -lt 500000 ] || n=10; read -t 0.1 nothing; done`,
-	},
-	{
-		name: "to-journald", stderr: true, args: []string{"--interactive", "--log-driver", "journald"},
-		script: `while [ -z "$stop" ]; do i=$((i + 1)); echo $i; echo $i >&2; [ $((i % 200)) -gt 0 ] || read -t 0.05 nothing; [ $i -lt 20000 ] || read -t 0.01 nothing; done`,
-	},
+// forwarded are writers with a log driver. Each goes as fast as it can until it has written so many thousand lines that the test still
+// fits into memory, and then slowly. The journal is slower than a file by far,
+// and throws away the oldest when it is full.
+func forwarded(thousands int) []writer {
+	return []writer{
+		{
+			name: "to-json-file", stderr: true, args: []string{"--interactive", "--log-driver", "json-file"},
+			script: fmt.Sprintf(`while [ -z "$stop" ]; do i=$((i + 1)); echo $i; echo $i >&2; [ $i -lt %d000 ] || read -t 0.01 nothing; done`, thousands),
+		},
+		{
+			name: "to-many-files", args: []string{"--interactive", "--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=10000"},
+			script: fmt.Sprintf(`n=10000; while [ -z "$stop" ]; do seq $((i + 1)) $((i + n)); i=$((i + n)); [ $i -lt %d000 ] || n=10; read -t 0.1 nothing; done`, 2*thousands),
+		},
+		{
+			name: "to-journald", stderr: true, args: []string{"--interactive", "--log-driver", "journald"},
+			script: fmt.Sprintf(`while [ -z "$stop" ]; do i=$((i + 1)); echo $i; echo $i >&2; [ $((i %% 200)) -gt 0 ] || read -t 0.05 nothing; [ $i -lt %d000 ] || read -t 0.01 nothing; done`, min(thousands/10, 60)),
+		},
+	}
 }
 
 // TestLogDriversExactlyOnce kills lrd while containers write to their log drivers: every line is
@@ -44,7 +47,8 @@ func TestLogDriversExactlyOnce(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
 	l.exec("mkdir", truth)
-	for _, w := range forwarded {
+	writers := forwarded(rounds(t, 200, 3000))
+	for _, w := range writers {
 		w.start(l)
 	}
 	for range rounds(t, 6, 100) {
@@ -55,7 +59,7 @@ func TestLogDriversExactlyOnce(t *testing.T) {
 	l.stop()
 	time.Sleep(time.Second / 2)
 	l.start()
-	for _, w := range forwarded {
+	for _, w := range writers {
 		l.docker("stop", w.name)
 		written, err := strconv.Atoi(strings.TrimSpace(l.readFile(truth + "/" + w.name)))
 		assert.NilError(t, err)
