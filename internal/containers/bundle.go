@@ -170,7 +170,8 @@ func (b bundle) exited() string {
 		s.WriteString(b.health.End())
 	}
 	if b.endedMark != "" {
-		fmt.Fprintf(&s, ": >%s\n", quote(b.endedMark))
+		// Not with ":": where that cannot open its output, the shell ends (POSIX, "Consequences of Shell Errors"), and the rest is not done.
+		fmt.Fprintf(&s, "{ true >%s; } 2>/dev/null\n", quote(b.endedMark))
 	}
 	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
 	return s.String()

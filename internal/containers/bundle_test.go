@@ -244,3 +244,16 @@ func TestExitedScript(t *testing.T) {
 		}
 	}
 }
+
+// A container's end is put away also where its names cannot be taken back.
+func TestExitedScriptWithoutNames(t *testing.T) {
+	dir := t.TempDir()
+	for _, where := range []string{dir, filepath.Join(dir, "nowhere")} {
+		mark := filepath.Join(where, "mark")
+		b := bundleIn(t, t.TempDir(), func(b *bundle) { b.endedMark = mark })
+		runScript(t, b.path(exitedScript))
+		assert.Check(t, is.DeepEqual(b.args(t), []string{"--root", b.root, "--cgroup-manager=disabled", "delete", "--force", b.id}))
+		_, err := os.Stat(mark)
+		assert.Check(t, is.Equal(err == nil, where == dir))
+	}
+}
