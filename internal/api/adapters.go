@@ -41,8 +41,8 @@ func (s imageStore) Import(ctx context.Context, r io.Reader, o ImportOptions, pr
 	return id.String(), err
 }
 
-func (s imageStore) Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
-	o := images.PullOptions{Platform: platform, Auth: given(auth)}
+func (s imageStore) Pull(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
+	o := images.PullOptions{AllTags: allTags, Platform: platform, Auth: given(auth)}
 	return s.Store.Pull(ctx, ref, o, images.Progress(progress))
 }
 

@@ -102,8 +102,8 @@ type ImageSources interface {
 	Load(ctx context.Context, r io.Reader, progress Progress) error
 	// Import makes an image of a tar of a root filesystem and returns its ID, and tells progress of it.
 	Import(ctx context.Context, r io.Reader, o ImportOptions, progress Progress) (id string, err error)
-	// Pull fetches ref, a name with tag or digest.
-	Pull(ctx context.Context, ref string, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
+	// Pull fetches ref, a name with tag or digest, or with allTags every tag of a repository.
+	Pull(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
 	// Login tries the credentials at their registry.
 	Login(ctx context.Context, auth registry.AuthConfig) error
 	// InspectRemote asks a registry about an image without fetching it.

@@ -457,8 +457,8 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, _ ImportOptions, _ P
 	return "sha256:2", err
 }
 
-func (f *fakeImages) Pull(_ context.Context, ref string, p *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
-	f.pulled, f.platform, f.auth = ref, p, auth
+func (f *fakeImages) Pull(_ context.Context, ref string, all bool, p *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
+	f.pulled, f.platform, f.auth, f.all = ref, p, auth, all
 	progress(jsonstream.Message{Status: "Pulling from library/busybox", ID: "latest"})
 	return f.failure
 }

@@ -129,7 +129,8 @@ func (s *Server) imageCreate(w http.ResponseWriter, r *request) error {
 
 func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
 	// `docker pull -a` of old clients ends the name with a colon.
-	ref, err := referenceOf("fromImage", strings.TrimSuffix(q.text("fromImage"), ":"), q.text("tag"))
+	name, tag := strings.TrimSuffix(q.text("fromImage"), ":"), q.text("tag")
+	ref, all, err := repositoryOr("fromImage", name, tag)
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
 		return q.err
 	}
 	p := newProgressWriter(w)
-	err = s.Images.Pull(r.Context(), ref, platform, credentials(r), p.send)
+	err = s.Images.Pull(r.Context(), ref, all, platform, credentials(r), p.send)
 	if err == nil {
 		s.imageEvent(eventtypes.ActionPull, ref, ref)
 	}
@@ -176,6 +177,20 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error
 		s.imageEvent(eventtypes.ActionImport, id, ref)
 	}
 	return p.finish(err)
+}
+
+// repositoryOr is the reference that name and tag are, or, if there is neither tag nor digest, the repository: all
+// of its tags are meant.
+func repositoryOr(field, name, tag string) (ref string, all bool, err error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", false, invalid("invalid value for %s: %v", field, err)
+	}
+	if tag == "" && reference.IsNameOnly(named) {
+		return reference.FamiliarString(named), true, nil
+	}
+	ref, err = referenceOf(field, name, tag)
+	return ref, false, err
 }
 
 // referenceOf joins a name and a tag or digest, and gives it in Docker's familiar form. An empty name is the

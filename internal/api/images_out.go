@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/distribution/reference"
 	eventtypes "github.com/moby/moby/api/types/events"
 )
 
@@ -17,16 +16,9 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	if q.err != nil {
 		return q.err
 	}
-	named, err := reference.ParseNormalizedNamed(name)
+	ref, all, err := repositoryOr("name", name, tag)
 	if err != nil {
-		return invalid("invalid reference format: %q", name)
-	}
-	all := tag == "" && reference.IsNameOnly(named)
-	ref := reference.FamiliarString(named)
-	if !all {
-		if ref, err = referenceOf("name", name, tag); err != nil {
-			return err
-		}
+		return err
 	}
 	p := newProgressWriter(w)
 	err = s.Images.Push(r.Context(), ref, all, platform, credentials(r), p.send)

@@ -119,7 +119,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/session", "", 501, "buildah build"},
 		{"GET", "/images/search?term=x", "", 501, "lrd does not search registries"},
 		{"GET", "/images/get", "", 400, "no image is named"},
-		{"POST", "/images/UPPER/push", "", 400, "invalid reference format"},
+		{"POST", "/images/UPPER/push", "", 400, "invalid value for name"},
 		{"POST", "/images/prune?filters={%22color%22:[%22red%22]}", "", 400, "color"},
 		{"POST", "/containers/x/exec", `{}`, 400, "no exec command specified"},
 		{"POST", "/containers/x/exec", `{"Cmd":["a"],"DetachKeys":"ctrl-"}`, 400, "ctrl-"},

@@ -26,6 +26,9 @@ import (
 
 // PullOptions says how to pull.
 type PullOptions struct {
+	// AllTags asks for every tag that the repository has; a name with a tag
+	// or a digest is an error then.
+	AllTags bool
 	// Platform is the one wanted; nil means this machine's.
 	Platform *ocispec.Platform
 	// Auth is what the client has sent in X-Registry-Auth; nil means none.
@@ -38,6 +41,9 @@ type PullOptions struct {
 // for a name that is none and for an image that is refused (the package's
 // comment).
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Progress) (err error) {
+	if o.AllTags {
+		return s.pullAll(ctx, ref, o, progress)
+	}
 	named, err := parseName(ref)
 	if err != nil {
 		return err
@@ -62,6 +68,36 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 		return err
 	}
 	return s.pullGuarded(ctx, g, head, named, sys, progress)
+}
+
+// pullAll fetches all tags of a repository, one after the other.
+func (s *Store) pullAll(ctx context.Context, ref string, o PullOptions, progress Progress) error {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
+	}
+	if !reference.IsNameOnly(named) {
+		return newError(errdefs.ErrInvalidArgument, "tag can't be used with --all-tags/-a: %q", ref)
+	}
+	source, err := docker.NewReference(reference.TagNameOnly(named))
+	if err != nil {
+		return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q: %w", ref, err)
+	}
+	tags, err := docker.GetRepositoryTags(ctx, s.registryContext(named, o.Auth), source)
+	if err != nil {
+		return pullError(ctx, named, err)
+	}
+	o.AllTags = false
+	for _, tag := range tags {
+		tagged, err := reference.WithTag(named, tag)
+		if err != nil {
+			return newError(errdefs.ErrInvalidArgument, "registry has a tag %q of %s, which is none: %w", tag, reference.FamiliarName(named), err)
+		}
+		if err := s.Pull(ctx, tagged.String(), o, progress); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pullGuarded stores and names what a registry has.

@@ -32,8 +32,7 @@ type PushOptions struct {
 }
 
 // Push sends the image that ref names ("latest" if it has no tag) to its
-// registry, and notes the digest that it has there among the image's names.
-// Layers that the registry has are not sent. Errors: errdefs.ErrNotFound when
+// registry, and notes the digest that it has there among the image's names. Errors: errdefs.ErrNotFound when
 // there is no image of that name, errdefs.ErrInvalidArgument for a name that
 // cannot be pushed to, errdefs.ErrPermissionDenied when the registry refuses.
 func (s *Store) Push(ctx context.Context, ref string, o PushOptions, progress Progress) error {
