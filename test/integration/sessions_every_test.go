@@ -20,8 +20,8 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// TestEverySessionSurvives is promise 6: a client of every kind, all at the same time, over ten restarts and ten
-// SIGKILLs. What is typed, counted, summed up and told is exact, and each ends as if nothing had happened.
+// TestEverySessionSurvives is promise 6: a client of every kind, all at the same time, over ten restarts, ten
+// SIGKILLs and two stops. What is typed, counted, summed up and told is exact, and each ends as if nothing had happened.
 func TestEverySessionSurvives(t *testing.T) {
 	t.Parallel()
 	l := boot(t)
@@ -188,14 +188,18 @@ func countsUntil(code int, stop string) string {
 		done; exit %d`, stop, code)
 }
 
-// interruptions are the ways in which lrd goes away, each as often as said. round says what is done around one.
+// interruptions are the ways in which lrd goes away: restarts and SIGKILLs as often as said, and some stops. round
+// says what is done around one.
 func (l *lab) interruptions(times int, round func(n int, interrupt func())) {
 	l.t.Helper()
 	n := 0
-	for _, interrupt := range []func(){l.restart, l.kill9} {
-		for range times {
+	for _, way := range []struct {
+		interrupt func()
+		times     int
+	}{{l.restart, times}, {l.kill9, times}, {func() { l.stop(); l.start() }, 2}} {
+		for range way.times {
 			n++
-			round(n, interrupt)
+			round(n, way.interrupt)
 		}
 	}
 }
