@@ -58,7 +58,9 @@ func TestClientExecutesInATerminal(t *testing.T) {
 	a, err := c.ExecAttach(t.Context(), id, client.ExecAttachOptions{TTY: true, ConsoleSize: client.ConsoleSize{Height: 24, Width: 80}})
 	assert.NilError(t, err)
 	defer a.Close()
+	w.containers.mu.Lock() // a session's answer goes past net/http: that orders nothing
 	assert.DeepEqual(t, w.containers.exec.started.ConsoleSize, &[2]uint{24, 80})
+	w.containers.mu.Unlock()
 	_, err = c.ExecResize(t.Context(), id, client.ExecResizeOptions{Height: 25, Width: 81})
 	assert.NilError(t, err)
 	assert.Equal(t, w.containers.exec.size, [2]uint16{25, 81})

@@ -40,7 +40,9 @@ func (f *fakeContainers) ExecStart(ctx context.Context, id string, o containers.
 	if err != nil {
 		return nil, err
 	}
+	f.mu.Lock()
 	e.started = o
+	f.mu.Unlock()
 	end := func(code int) {
 		e.code = &code
 		e.log.add(0, "", true)
