@@ -96,6 +96,9 @@ func TestHealth(t *testing.T) {
 	assert.NilError(t, w.m.Start(t.Context(), id))
 	assert.Check(t, is.Equal(w.health(id).Status, container.Starting))
 	assert.Check(t, is.Len(w.health(id).Log, 0))
+	w.probed(id, 0)
+	w.probeOver(id)
+	assert.Check(t, is.Equal(w.health(id).Status, container.Healthy))
 }
 
 func TestHealthFilter(t *testing.T) {

@@ -46,22 +46,27 @@ type Flip struct {
 // come of it, in order. Results that s knows already count once. It is pure.
 func (c Check) Add(s State, results Results) (State, []Flip) {
 	var flips []Flip
-	// What stands before the beginning of the invocation that s is about is over.
-	known := func(e entry) bool { return e.begun && e.invocation == s.Invocation }
-	news := results.entries[slices.IndexFunc(results.entries, known)+1:]
-	for _, r := range news {
-		switch {
-		case r.begun && r.invocation == s.Invocation, !r.begun && r.Number <= s.Number:
-		case r.begun:
-			s = State{Invocation: r.invocation, Begun: r.Start, Status: container.Starting, Number: s.Number}
-		case r.invocation == s.Invocation:
-			was := s.Status
-			s = c.add(s, r.Probe)
-			if s.Status != was {
-				flips = append(flips, Flip{At: r.End, Status: s.Status})
-			}
-		default: // of an invocation whose beginning was dropped: the next one is there already
-			s.Number = r.Number
+	// What stands before the invocation that s is about is over.
+	known := max(0, slices.IndexFunc(results.entries, func(e entry) bool { return e.invocation == s.Invocation }))
+	over := map[string]bool{}
+	for _, r := range results.entries[:known] {
+		over[r.invocation] = true
+	}
+	for _, r := range results.entries[known:] {
+		if over[r.invocation] {
+			continue // a probe that has outlived its invocation
+		}
+		if r.invocation != s.Invocation { // of one whose beginning is not among the lines any more, the first probe tells
+			over[s.Invocation] = true
+			s = State{Invocation: r.invocation, Begun: r.Start, Status: container.Starting}
+		}
+		if r.begun || r.Number <= s.Number {
+			continue
+		}
+		was := s.Status
+		s = c.add(s, r.Probe)
+		if s.Status != was {
+			flips = append(flips, Flip{At: r.End, Status: s.Status})
 		}
 	}
 	return s, flips

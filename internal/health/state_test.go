@@ -55,6 +55,7 @@ func TestAdd(t *testing.T) {
 		{"healthy in it", patient, []string{"a begun 1", "a probe 1 5 6 0", "a probe 2 8 9 1"}, unhealthy, 1, []Flip{{at(6), healthy}, {at(9), unhealthy}}},
 		{"started again", check, []string{"a begun 1", "a probe 1 5 6 0", "b begun 7", "b probe 2 8 9 1"}, starting, 1, []Flip{{at(6), healthy}}},
 		{"a probe of the one before", check, []string{"a begun 1", "a probe 1 5 6 0", "b begun 7", "a probe 2 8 9 0"}, starting, 0, []Flip{{at(6), healthy}}},
+		{"a beginning that was dropped", check, []string{"a begun 1", "a probe 1 5 6 0", "b probe 700 8 9 0", "b probe 701 10 11 1"}, healthy, 1, []Flip{{at(6), healthy}, {at(9), healthy}}},
 		{"its time was up", check, []string{"a begun 1", "a probe 1 5 6 0", "a probe 2 10 15 137"}, healthy, 1, []Flip{{at(6), healthy}}},
 	} {
 		s, flips := tc.check.Add(State{}, lines(tc.entries...))
@@ -86,6 +87,14 @@ func TestAddRemembersFive(t *testing.T) {
 	s, flips := Check{Retries: 1}.Add(s, lines("a probe 11 200 201 1"))
 	assert.Check(t, is.Equal(s.Status, container.Unhealthy))
 	assert.Check(t, is.Len(flips, 1))
+}
+
+// After a stop and a start, or a boot, probes are counted from one again.
+func TestAddNewRun(t *testing.T) {
+	s, _ := Check{Retries: 1}.Add(State{}, lines("a begun 1", "a probe 57 5 6 0"))
+	s, flips := Check{Retries: 1}.Add(s, lines("b begun 10", "b probe 1 15 16 0"))
+	assert.Check(t, is.Equal(s.Status, container.Healthy))
+	assert.Check(t, is.DeepEqual(flips, []Flip{{at(16), container.Healthy}}))
 }
 
 func TestParseLeavesOut(t *testing.T) {

@@ -104,6 +104,8 @@ func TestHealth(t *testing.T) {
 	l.docker("stop", "--time", "0", "web")
 	assert.Check(t, is.Equal(l.inspect("web").State.Health.Status, container.Unhealthy))
 	assert.Check(t, len(l.inspect("web").State.Health.Log) > 0)
+	l.docker("start", "web")
+	l.healthIs("web", container.Healthy)
 	told := l.docker("events", "--since", since, "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "container=web", "--filter", "event=exec_start")
 	assert.Check(t, is.Equal(told, ""), "a probe is no exec of anybody's")
 	l.docker("rm", "--force", "web", "eager")
