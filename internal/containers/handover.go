@@ -16,6 +16,7 @@ import (
 func (m *Manager) HandOver(pass func(h handover.Holding, leave func(released func(id string))) error) error {
 	m.cancel()
 	m.workers.Wait()
+	m.stopForwarding()
 	all := m.withStreams()
 	var h handover.Holding
 	defer func() { handover.CloseFiles(h.Files) }()

@@ -159,6 +159,15 @@ func (c *Container) closingOutput() {
 	c.logging.forwarder = nil
 }
 
+// stopForwarding ends all forwarders at the same time: each may try for a moment to deliver what it has.
+func (m *Manager) stopForwarding() {
+	var stopping sync.WaitGroup
+	for _, c := range m.all() {
+		stopping.Go(c.closingOutput)
+	}
+	stopping.Wait()
+}
+
 // forwardRest waits, within reason, until the log driver has everything of a
 // container that is being removed. A file in the container's own directory goes with it.
 func (c *Container) forwardRest(ctx context.Context) {

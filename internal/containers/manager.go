@@ -190,6 +190,7 @@ func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
 func (m *Manager) Close() error {
 	m.cancel()
 	m.workers.Wait()
+	m.stopForwarding()
 	var first error
 	for _, c := range m.all() {
 		if err := c.streams.leave(); err != nil && first == nil {
