@@ -20,6 +20,9 @@
 //	ResolveUser ─ names to numbers, by the files of the root filesystem
 //	   (the only step that reads the container's own files; at each start)
 //	Spec, LimitsOf ─ the bundle's config.json and the unit's properties
+//	InjectCDI ─ what devices bring along that are asked for by name
+//	   and while it runs
+//	UpdateResources, Observed ─ what docker update makes of its resources, and what they are by the unit
 //
 // Nothing here keeps state, starts a goroutine or holds a descriptor open past
 // its return. Errors of a request are [errdefs.ErrInvalidArgument] (or
