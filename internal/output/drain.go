@@ -265,7 +265,7 @@ func (s *source) drainSome(fd uintptr) bool {
 				s.works() // what could not be written was dropped, and that could be noted
 			}
 			return false
-		case errLag: //nolint:errorlint // hot path, never wrapped
+		case errLag:
 			time.Sleep(lagPause)
 		default:
 			s.err = err

@@ -33,6 +33,7 @@ func (t *lostNotice) take(r *record) (Chunk, bool) {
 			time.Unix(0, from).UTC().Format(timeFormat), to.UTC().Format(timeFormat))
 		*t = lostNotice{}
 		return Chunk{Stream: r.about, Time: to, Data: []byte(text), Notice: true}, true
+	case noteSegment, noteLeft: // nothing that a reader has to be told
 	}
 	return Chunk{}, false
 }

@@ -136,7 +136,7 @@ func (l *Log) placeOf(p *part, zero bool) (ends, error) {
 	var b [recordSize]byte
 	for off := int64(0); ; off += recordSize {
 		if _, err := f.ReadAt(b[:], off); err != nil {
-			return ends{maxOffset, maxOffset}, nil //nolint:nilerr // the file ends, or is as good as ended
+			return ends{maxOffset, maxOffset}, nil // the file ends, or is as good as ended
 		}
 		r, err := decode(b[:])
 		if errors.Is(err, ErrFormat) {

@@ -34,7 +34,7 @@ func main() {
 		case "write":
 			exit(write(os.Args[2:]))
 		case "splice":
-			exit(spliceLoop(os.Args[2:]))
+			exit(spliceLoop(context.Background(), os.Args[2:]))
 		}
 	}
 	s := full

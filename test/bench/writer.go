@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -70,7 +71,7 @@ func write(args []string) error {
 // spliceLoop is the least that can be done with output: from a pipe to a file,
 // by splice(2). Its arguments are the file, and those of write. It prints how
 // long it took and the processor time of the loop alone, in seconds.
-func spliceLoop(args []string) error {
+func spliceLoop(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return errors.New("splice: into which file?")
 	}
@@ -87,7 +88,7 @@ func spliceLoop(args []string) error {
 	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 1<<20); err != nil {
 		return err
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{"write"}, args[1:]...)...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"write"}, args[1:]...)...)
 	cmd.Stdout = w
 	before, err := used(unix.RUSAGE_SELF)
 	if err != nil {
