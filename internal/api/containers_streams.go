@@ -113,7 +113,7 @@ func parseLogs(q *params) (containers.LogsOptions, error) {
 	o := containers.LogsOptions{Details: q.flag("details"), LinesOptions: output.LinesOptions{
 		Stdout: q.flag("stdout"), Stderr: q.flag("stderr"),
 		Follow: q.flag("follow"), Timestamps: q.flag("timestamps"),
-		Since: q.moment("since"), Until: q.moment("until"), Tail: q.tail("tail"),
+		Since: q.moment("since"), Until: q.moment("until"), Tail: q.tail("tail"), Batch: true,
 	}}
 	if q.err == nil && !o.Stdout && !o.Stderr {
 		q.fail("Bad parameters: you must choose at least one stream")

@@ -49,6 +49,11 @@ type LinesOptions struct {
 	// From is where earlier Lines were (Lines.Position), instead of Tail.
 	From *LinesPosition
 
+	// Batch lets several whole lines of one stream that follow on one another be
+	// one Chunk, where nothing is to be known or said of each. Which ones is not
+	// to be relied on.
+	Batch bool
+
 	// Yield makes them never slow the container; see Reader.Yield.
 	Yield bool
 }
@@ -436,6 +441,14 @@ func (r *Lines) line() (Chunk, bool) {
 	for len(r.win) > 0 {
 		if len(ls.held) == 0 {
 			ls.time, ls.after = r.rec.time, r.after
+			if r.o.batched() {
+				if n := ls.batch(r.win, r.l.lineBlock); n > 0 {
+					part := r.win[:n]
+					r.win = r.win[n:]
+					ls.passed(int64(n), r.l.lineBlock)
+					return ls.chunk(r.rec.stream, part), true
+				}
+			}
 		}
 		n, ends := ls.look(r.win, r.l.lineBlock)
 		part := r.win[:n]
@@ -450,6 +463,26 @@ func (r *Lines) line() (Chunk, bool) {
 		}
 	}
 	return Chunk{}, false
+}
+
+// batched says whether lines may be given several at a time.
+func (o *LinesOptions) batched() bool {
+	return o.Batch && !o.Timestamps && o.Prefix == "" && o.Since.IsZero() && o.Until.IsZero()
+}
+
+// batch returns how much of b is whole lines of one block; 0: none.
+func (ls *lineStream) batch(b []byte, block int64) int {
+	left := block - ls.pos%block
+	if int64(len(b)) > left {
+		b = b[:left]
+	}
+	return bytes.LastIndexByte(b, '\n') + 1
+}
+
+// passed moves on by n bytes that end with a newline.
+func (ls *lineStream) passed(n, block int64) {
+	ls.pos += n
+	ls.newline = ls.pos%block != 0
 }
 
 // look goes over b to the next end of a line, or of a block. It returns how

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,10 @@ func TestLinesLikeNaive(t *testing.T) {
 			if len(want) == 0 {
 				continue
 			}
+			// In batches it is the same, also interrupted between any two.
+			o.Batch = true
+			assert.Equal(t, joined(t, l, o, rnd), strings.Join(joinLines(want), ""))
+			o.Batch = false
 			// Interrupted anywhere, it goes on where it was.
 			r, err := l.Lines(o)
 			assert.NilError(t, err)
@@ -214,6 +219,46 @@ func TestLinesLikeNaive(t *testing.T) {
 			assert.DeepEqual(t, lines(t, l, o), want[k:])
 		}
 		assert.NilError(t, l.Close())
+	}
+}
+
+// joinLines leaves of lines, as read gives them, stream and text.
+func joinLines(lines []string) (all []string) {
+	for _, line := range lines {
+		_, line, _ = strings.Cut(line, " ")
+		s, quoted, _ := strings.Cut(line, " ")
+		text, err := strconv.Unquote(quoted)
+		if err != nil {
+			panic(err)
+		}
+		for _, b := range text {
+			all = append(all, s+string(b)+" ")
+		}
+	}
+	return all
+}
+
+// joined reads bytes with their streams, by several Lines of which each goes on where the one before was left.
+func joined(t *testing.T, l *Log, o LinesOptions, rnd *rand.Rand) string {
+	t.Helper()
+	var all strings.Builder
+	r, err := l.Lines(o)
+	assert.NilError(t, err)
+	for {
+		c, err := r.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			return all.String()
+		}
+		assert.NilError(t, err)
+		for _, b := range string(c.Data) {
+			all.WriteString(c.Stream.String() + string(b) + " ")
+		}
+		if rnd.IntN(3) == 0 {
+			at := r.Position()
+			o.From = &at
+			r, err = l.Lines(o)
+			assert.NilError(t, err)
+		}
 	}
 }
 

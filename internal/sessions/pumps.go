@@ -300,7 +300,7 @@ type producer struct {
 	at   Cursor // before the item at hand
 	item output.Chunk
 	done int64 // how much of the item is in pieces
-	skip int64 // how much of the first item was sent by another process
+	skip int64 // how much of what comes first was sent by another process
 }
 
 // fill makes a piece of what is there, or waits for something. Its error is the source's; there may be a piece
@@ -330,8 +330,9 @@ func (p *producer) fill(ctx context.Context) error {
 		if !p.wanted(c.Stream) {
 			continue
 		}
+		// Another process may have had the same bytes in larger chunks.
 		p.item, p.done = c, min(p.skip, int64(len(c.Data)))
-		p.skip = 0
+		p.skip -= p.done
 	}
 }
 

@@ -14,7 +14,7 @@ type Source interface {
 }
 
 // Placed is a Source from whose place another process can go on: a Source made for Cursor gives, from its first
-// Next on, exactly the chunks that this one would give next.
+// Next on, exactly the bytes that this one would give next, be it in other chunks.
 type Placed interface {
 	Source
 	Cursor() Cursor
