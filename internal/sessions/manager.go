@@ -82,6 +82,7 @@ func (m *Manager) Admit() (leave func(), err error) {
 	defer m.mu.Unlock()
 	if m.o.Max != nil {
 		if limit := m.o.Max(); m.count >= limit {
+			m.o.Log.Warn("Refusing a client's stream, as there are as many as max-sessions allows", "operation", "stream", "streams", m.count)
 			return nil, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("%d streams (attach, exec, logs, wait, events, stats) are open, which is as many as max-sessions of lrd's configuration allows: close some, or raise it", m.count))
 		}
 	}

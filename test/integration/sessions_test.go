@@ -218,8 +218,17 @@ func TestMaxSessions(t *testing.T) {
 	}
 	l.streams(2)
 	l.kill9()
-	r := l.tryDocker("events")
-	assert.Assert(t, r.code != 0 && strings.Contains(r.stderr, "max-sessions"), "%v", r)
+	l.docker("run", "--detach", "--name", "box", "--network", "none", "busybox", "sleep", "100000")
+	for _, refused := range [][]string{{"events"}, {"attach", "box"}, {"exec", "box", "true"}, {"logs", "box"}, {"stats", "box"}, {"wait", "box"}} {
+		r := l.tryDocker(refused...)
+		want := "max-sessions"
+		if refused[0] == "attach" || refused[0] == "exec" {
+			want = "received 503" // the client shows no more; the log does
+		}
+		assert.Assert(t, r.code != 0 && strings.Contains(r.stderr, want), "%q: %v", refused, r)
+	}
+	assert.Equal(t, len(l.inspect("box").ExecIDs), 1, "what was refused has been started")
+	l.docker("exec", "--detach", "box", "true") // nobody is at its other end
 	for _, cmd := range cmds {
 		assert.NilError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
