@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ type service struct {
 	mu     sync.Mutex
 	stored []storedFD
 	cmd    *exec.Cmd
-	starts int
+	starts atomic.Int64
 	over   bool
 	done   chan struct{}
 }
@@ -122,7 +123,7 @@ func (s *service) start() (*exec.Cmd, bool) {
 	if s.over {
 		return nil, false
 	}
-	s.starts++
+	s.starts.Add(1)
 	// The shell knows the process ID that LISTEN_PID is to be.
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
 	cmd.Stderr = os.Stderr

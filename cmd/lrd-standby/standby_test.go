@@ -174,8 +174,8 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 	wrote := c.end()
 	assert.Equal(t, b.read(), wrote)
-	assert.Assert(t, s.starts > 4, "it was not killed")
-	t.Logf("%d lines, %d processes, blocked for at most %s", wrote, s.starts, c.longest)
+	assert.Assert(t, s.starts.Load() > 4, "it was not killed")
+	t.Logf("%d lines, %d processes, blocked for at most %s", wrote, s.starts.Load(), c.longest)
 	eventually(t, "the store is empty", func() bool { return len(s.names()) == 1 })
 	assert.Assert(t, !handover.Held(placesIn(s.dir).record))
 }

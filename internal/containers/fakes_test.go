@@ -317,6 +317,7 @@ type world struct {
 	systemStopping bool
 	known          func() // what Restore is given
 	m              *Manager
+	stopRun        func() // which may be called again
 	leave          func()
 }
 
@@ -381,9 +382,9 @@ func (w *world) run() {
 		w.m.Run(ctx, w.units.changes)
 	}()
 	m := w.m
+	w.stopRun = func() { stop(); <-done }
 	w.leave = sync.OnceFunc(func() {
-		stop()
-		<-done
+		w.stopRun()
 		assert.Check(w.t, m.Close())
 	})
 }

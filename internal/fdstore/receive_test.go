@@ -128,6 +128,18 @@ func TestReceive(t *testing.T) {
 	assert.Check(t, is.Contains(string(out), "names=[lrd.socket x.stdout] again=true environment=[]"))
 }
 
+// What came another way is like what systemd passed.
+func TestAdd(t *testing.T) {
+	s := &Set{files: map[string][]*os.File{}}
+	f := openFiles(t, 1)[0]
+	assert.Check(t, !s.Has("x.console"))
+	s.Add("x.console", f)
+	assert.Check(t, s.Has("x.console"))
+	assert.Check(t, is.DeepEqual(s.Names(), []string{"x.console"}))
+	assert.Check(t, s.Take("x.console") == f)
+	assert.Check(t, !s.Has("x.console"))
+}
+
 func receiveChild() {
 	s, err := Receive()
 	if err != nil {
