@@ -36,7 +36,7 @@ type Membership struct {
 // memberships are the networks that a container is to be in, that of its network mode if nothing else is said. It is empty
 // for one that shares another container's.
 func memberships(r Record) []Membership {
-	if len(r.Memberships) > 0 {
+	if r.Memberships != nil {
 		return r.Memberships
 	}
 	_, host := configs(r)

@@ -48,8 +48,8 @@ type Record struct {
 	HostConfig *container.HostConfig `json:"hostConfig"`
 	ImageID    string                `json:"imageID"` // "sha256:…"
 	Mounts     []Mount               `json:"mounts,omitempty"`
-	// Memberships are the networks that it is to be in. Without any it is in that of HostConfig.NetworkMode.
-	Memberships []Membership `json:"networks,omitempty"`
+	// Memberships are the networks that it is to be in. nil, not empty, is that of HostConfig.NetworkMode.
+	Memberships []Membership `json:"networks"`
 	Runtime     Runtime      `json:"runtime"`
 
 	// Home is what the container stands on: with another daemon configuration it cannot be started, only watched and stopped.

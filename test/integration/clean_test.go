@@ -105,7 +105,7 @@ func (l *lab) leftovers() []string {
 		systemctl list-units --all --plain --no-legend --no-pager 'lrd-*.service' | cut -d' ' -f1 | grep -vE '^lrd-(standby|dns).service' | list unit
 		systemctl list-units --all --plain --no-legend --no-pager --type=mount | grep -E 'lrd.*(merged|overlay|netns)' | grep -v '^var-lib-lrd-storage-overlay.mount' | list 'mount unit'
 		grep -E ' /(run|var/lib)/lrd/' /proc/self/mountinfo | cut -d' ' -f5 | grep -vE '^/var/lib/lrd$|^/var/lib/lrd/storage/overlay$' | list mount
-		find /run/lrd/containers /run/lrd/execs /run/lrd/netns /run/lrd/crun /var/lib/lrd/containers -mindepth 1 2>/dev/null | list file
+		find /run/lrd/containers /run/lrd/execs /run/lrd/netns /run/lrd/dns /run/lrd/crun /var/lib/lrd/containers -mindepth 1 2>/dev/null | list file
 		find /var/lib/lrd/tmp -type f 2>/dev/null | list file
 		find /sys/fs/cgroup/lrd.slice -mindepth 1 -type d 2>/dev/null | list 'control group'
 		ip -o link show type veth 2>/dev/null | cut -d: -f2 | list link

@@ -2,15 +2,20 @@
 //
 //	echo serve tcp|udp ADDRESS
 //	echo ask tcp|udp ADDRESS LINE
+//	echo serve http ADDRESS            answers each request with the path that it is for
+//	echo get unix SOCKET PATH          asks for a path over HTTP
 //
 // The busybox of some distributions has no server for udp, and a shell cannot read a datagram.
 package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"io"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"time"
 )
@@ -21,6 +26,10 @@ func main() {
 	switch {
 	case what == "ask":
 		err = ask(protocol, address, os.Args[4])
+	case what == "get":
+		err = get(protocol, address, os.Args[4])
+	case protocol == "http":
+		err = http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.URL.Path) }))
 	case protocol == "udp":
 		err = serveUDP(address)
 	default:
@@ -43,6 +52,20 @@ func ask(protocol, address, line string) error {
 	}
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	fmt.Print(answer)
+	return err
+}
+
+func get(protocol, address, path string) error {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, protocol, address)
+	}}}
+	r, err := client.Get("http://there" + path)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	_, err = io.Copy(os.Stdout, r.Body)
 	return err
 }
 
