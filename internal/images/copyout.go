@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/copy"
 	imagestorage "go.podman.io/image/v5/storage"
 	"go.podman.io/image/v5/types"
@@ -15,7 +16,9 @@ type outRequest struct {
 	dest     types.ImageReference
 	sys      *types.SystemContext
 	parallel int // layers at the same time
-	report   func(types.ProgressProperties)
+	// twins: the destination is asked first for the layers that it has.
+	twins  bool
+	report func(types.ProgressProperties)
 }
 
 // copyOut copies an image out of the storage and returns the manifest that it
@@ -26,7 +29,21 @@ func (s *Store) copyOut(ctx context.Context, r outRequest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find image %s: %w", r.img.ID, err)
 	}
-	return copyImage(ctx, r.dest, src, r.report, copy.Options{
+	report := r.report
+	var source types.ImageReference = src
+	if r.twins {
+		uncompressed := map[digest.Digest]digest.Digest{}
+		if source, uncompressed, err = s.withTwins(ctx, r.img, src, r.dest, r.sys); err != nil {
+			return nil, err
+		}
+		report = func(e types.ProgressProperties) {
+			if layer, ok := uncompressed[e.Artifact.Digest]; ok {
+				e.Artifact.Digest = layer // what the client knows it by
+			}
+			r.report(e)
+		}
+	}
+	return copyImage(ctx, r.dest, source, report, copy.Options{
 		RemoveSignatures:     true, // nobody has looked at them
 		SourceCtx:            r.sys,
 		DestinationCtx:       r.sys,

@@ -159,6 +159,9 @@ func TestPushAndPullBack(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, is.Contains(told, "1: digest: "+d))
 	assert.Check(t, is.Contains(told, "2: digest: "+d))
+	for _, l := range img.layers {
+		assert.Check(t, is.Contains(told, digest.FromBytes(l).Encoded()[:12]+": Layer already exists"))
+	}
 
 	other := openStore(t, nil)
 	_, err = pull(t, other, ref, PullOptions{AllTags: true})
@@ -174,6 +177,15 @@ func TestPushAndPullBack(t *testing.T) {
 	back, err := other.Resolve(t.Context(), img.id(t).String())
 	assert.NilError(t, err)
 	assert.DeepEqual(t, back.Config, got.Config)
+
+	// Pushed from there to where its layers are, it has the same digest, though another tool has compressed them.
+	foreign := r.push(t, "example/bb", "foreign", simpleImage(t, "foreign"))
+	_, err = pull(t, other, ref+":foreign", PullOptions{})
+	assert.NilError(t, err)
+	assert.NilError(t, other.Tag(t.Context(), ref+":foreign", ref+":again"))
+	told, err = push(t, other, ref+":again", PushOptions{})
+	assert.NilError(t, err)
+	assert.Check(t, is.Contains(told, "again: digest: "+foreign.Digest.String()))
 
 	found, err := s.InspectRemote(t.Context(), ref+":2", nil)
 	assert.NilError(t, err)

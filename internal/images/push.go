@@ -32,7 +32,8 @@ type PushOptions struct {
 }
 
 // Push sends the image that ref names ("latest" if it has no tag) to its
-// registry, and notes the digest that it has there among the image's names. Errors: errdefs.ErrNotFound when
+// registry, and notes the digest that it has there among the image's names.
+// Layers that the registry has are not sent. Errors: errdefs.ErrNotFound when
 // there is no image of that name, errdefs.ErrInvalidArgument for a name that
 // cannot be pushed to, errdefs.ErrPermissionDenied when the registry refuses.
 func (s *Store) Push(ctx context.Context, ref string, o PushOptions, progress Progress) error {
@@ -127,11 +128,12 @@ func (s *Store) pushOne(ctx context.Context, named reference.NamedTagged, o Push
 	}
 	raw, err := s.copyOut(ctx, outRequest{
 		img: img, dest: dest, sys: s.registryContext(named, o.Auth),
-		parallel: s.opts.MaxUploads, report: pushReport(progress, img.ID),
+		parallel: s.opts.MaxUploads, twins: true, report: pushReport(progress, img.ID),
 	})
 	if err != nil {
 		return err
 	}
+	s.noteTwins(img, raw)
 	d, err := manifest.Digest(raw)
 	if err != nil {
 		return fmt.Errorf("cannot tell the digest of what was pushed: %w", err)
