@@ -42,7 +42,7 @@ func (s *Server) archiveGet(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer endWrites(w, r.Context())()
-	return sendArchive(w, func(out io.Writer) error { return a.Write(r.Context(), out) })
+	return sendArchive(r.Context(), w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }
 
 func (s *Server) archivePut(w http.ResponseWriter, r *request) error {
@@ -69,7 +69,7 @@ func (s *Server) containerExport(w http.ResponseWriter, r *request) error {
 	}
 	defer a.Close() // it is only read
 	defer endWrites(w, r.Context())()
-	return sendArchive(w, func(out io.Writer) error { return a.Write(r.Context(), out) })
+	return sendArchive(r.Context(), w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }
 
 func archivePath(q *params) (string, error) {

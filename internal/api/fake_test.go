@@ -439,6 +439,7 @@ type fakeImages struct {
 	ref      string // pushed, saved, asked for
 	all      bool   // all tags of it
 	early    bool   // Save fails before its first byte
+	endless  bool   // Save writes until it cannot
 }
 
 func (f *fakeImages) Load(_ context.Context, r io.Reader, progress Progress) (err error) {
@@ -483,6 +484,9 @@ func (f *fakeImages) Save(_ context.Context, refs []string, _ *ocispec.Platform,
 		return f.failure
 	}
 	_, err := io.WriteString(w, strings.Repeat("archive ", 2000))
+	for f.endless && err == nil {
+		_, err = io.WriteString(w, strings.Repeat("archive ", 2000))
+	}
 	return errors.Join(err, f.failure)
 }
 

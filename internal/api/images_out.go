@@ -46,7 +46,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
 	for _, ref := range refs {
 		ids = append(ids, s.imageID(r, ref))
 	}
-	err := sendArchive(w, func(w io.Writer) error { return s.Images.Save(r.Context(), refs, platform, w) })
+	err := sendArchive(r.Context(), w, func(w io.Writer) error { return s.Images.Save(r.Context(), refs, platform, w) })
 	if err == nil {
 		for i, ref := range refs {
 			s.imageEvent(eventtypes.ActionSave, ids[i], ref)

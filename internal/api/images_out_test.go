@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/client"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 )
 
 func TestClientPushes(t *testing.T) {
@@ -57,8 +58,27 @@ func TestClientSaves(t *testing.T) {
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assert.NilError(t, r.Close())
 
-	w.images.early = true
-	_, err = c.ImageSave(t.Context(), []string{"a:1"})
+	// A daemon that goes does not wait for a client that does not read.
+	w.images.failure, w.images.endless = nil, true
+	r, err = c.ImageSave(t.Context(), []string{"a:1"})
+	assert.NilError(t, err)
+	w.leave(errLeaving)
+	poll.WaitOn(t, func(poll.LogT) poll.Result {
+		if n := w.InFlight(); n > 0 {
+			return poll.Continue("%d requests", n)
+		}
+		return poll.Success()
+	}, poll.WithTimeout(20*time.Second))
+	_, err = io.Copy(io.Discard, r)
+	assert.Assert(t, err != nil)
+	assert.NilError(t, r.Close())
+}
+
+func TestClientIsToldWhyNothingIsSaved(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	w.images.failure, w.images.early = errors.New("the disk is gone"), true
+	_, err := c.ImageSave(t.Context(), []string{"a:1"})
 	assert.ErrorContains(t, err, "the disk is gone")
 
 	w.images.failure, w.images.early = nil, false
