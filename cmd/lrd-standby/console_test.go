@@ -107,13 +107,6 @@ func TestConsole(t *testing.T) {
 	}
 	says(t, slave, "first run\n")
 	sees("first run\r\n")
-	_, err = io.WriteString(client, "typed\n")
-	assert.NilError(t, err)
-	line := make([]byte, len("typed\n"))
-	_, err = io.ReadFull(slave, line)
-	assert.NilError(t, err)
-	assert.Equal(t, string(line), "typed\n")
-	sees("typed\r\n") // its echo
 	s.kill()
 	says(t, slave, "last words\n")
 	assert.NilError(t, slave.Close())
@@ -125,6 +118,13 @@ func TestConsole(t *testing.T) {
 	s.kill()
 	says(t, slave, "after a crash\n")
 	sees("after a crash\r\n")
+	_, err = io.WriteString(client, "typed\n")
+	assert.NilError(t, err)
+	line := make([]byte, len("typed\n"))
+	_, err = io.ReadFull(slave, line)
+	assert.NilError(t, err)
+	assert.Equal(t, string(line), "typed\n")
+	sees("typed\r\n") // its echo
 	_, err = client.Write(sessions.DefaultDetachKeys)
 	assert.NilError(t, err)
 	_, err = io.ReadAll(client)
@@ -159,7 +159,7 @@ func TestConsole(t *testing.T) {
 		}
 		all = append(all, c.Data...)
 	}
-	assert.Equal(t, string(all), "first run\r\ntyped\r\nlast words\r\nsecond run\r\nafter a crash\r\n")
+	assert.Equal(t, string(all), "first run\r\nlast words\r\nsecond run\r\nafter a crash\r\ntyped\r\n")
 }
 
 // openPTY is a console's two ends, the master as the runtime's is when it has been taken in.
