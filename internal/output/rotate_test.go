@@ -312,7 +312,7 @@ func TestRetireRotated(t *testing.T) {
 // TestKillRotating: SIGKILL at any point of rotating and compressing leaves
 // every byte where it was.
 func TestKillRotating(t *testing.T) {
-	rounds := 40
+	rounds := 20
 	if testing.Short() {
 		rounds = 5
 	}

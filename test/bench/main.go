@@ -88,16 +88,18 @@ func run(ctx context.Context, s scale, only, out string) (err error) {
 			continue
 		}
 		began := time.Now()
-		if err := part.run(); err != nil {
+		err := part.run()
+		fmt.Fprintf(os.Stderr, "bench: %s took %s\n", part.name, time.Since(began).Round(time.Second))
+		// The table grows with each part, so that one that fails takes nothing of the others with it.
+		text := b.report(load)
+		if out != "" {
+			err = errors.Join(err, os.WriteFile(out, []byte(text), 0o644))
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
-		fmt.Fprintf(os.Stderr, "bench: %s took %s\n", part.name, time.Since(began).Round(time.Second))
 	}
-	text := b.report(load)
-	fmt.Print(text)
-	if out != "" {
-		return os.WriteFile(out, []byte(text), 0o644)
-	}
+	fmt.Print(b.report(load))
 	return nil
 }
 
@@ -120,9 +122,11 @@ func (b *bench) each(engines []*engine, f func(*engine) error) error {
 			if err := b.alone(e); err != nil {
 				return err
 			}
+			began := time.Now()
 			if err := f(e); err != nil {
 				return fmt.Errorf("%s: %w", e.name, err)
 			}
+			fmt.Fprintf(os.Stderr, "bench: round %d, %s, %s\n", round+1, e.name, time.Since(began).Round(time.Second))
 		}
 	}
 	return nil

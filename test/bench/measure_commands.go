@@ -52,8 +52,7 @@ func (b *bench) once(e *engine) error {
 		return err
 	}
 	b.table.add("API start, ms", e.name, milliseconds(time.Since(began)), less)
-	_, err = e.do("rm", "--force", "by-api")
-	return err
+	return e.clean()
 }
 
 // What an idle container runs; see lab.memory.

@@ -94,7 +94,8 @@ func (b *bench) report(load string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Benchmarks\n\nMade by `make bench` on %s. test/bench/doc.go says what is measured and how.\n\n", time.Now().UTC().Format("2006-01-02"))
 	fmt.Fprintf(&s, "Median (lowest to highest) of %d rounds, and behind × how many times worse than lrd. Each shape of output is %d MiB, a quarter of it with 20-byte\n"+
-		"lines and with one line a write; each command ran %d times a round. %d processors; load of the machine when it began: %s. All files are on a tmpfs.\n\n",
+		"lines and with one line a write; each command ran %d times a round. %d processors; load of the machine when it began: %s. All files are on a tmpfs.\n"+
+		"Podman's `docker rm -f` asks the container's process, which ignores that, to end for ten seconds first.\n\n",
 		b.scale.Rounds, b.scale.Bytes>>20, b.scale.Times, runtime.NumCPU(), load)
 	names := []string{}
 	for _, e := range b.engines {
