@@ -126,7 +126,10 @@ func (s *statsSource) Next(ctx context.Context) (output.Chunk, error) {
 		if !first && !now.Read.IsZero() {
 			now.PreRead, now.PreCPUStats = s.taken, s.previous
 		}
-		s.taken, s.previous = time.Now().UTC(), now.CPUStats
+		s.taken, s.previous = now.Read, now.CPUStats
+		if s.taken.IsZero() { // it does not run
+			s.taken = time.Now().UTC()
+		}
 		if first && !s.stream {
 			continue
 		}

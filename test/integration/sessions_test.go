@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -84,6 +85,7 @@ func TestEndWhileAway(t *testing.T) {
 	l.gated()
 	volume := []string{"--network", "none", "--volume", truth + ":/truth"}
 	l.docker(append(append([]string{"run", "--detach", "--name", "box"}, volume...), "busybox", "sleep", "100000")...)
+	since := fmt.Sprint(time.Now().Unix())
 	for _, how := range []string{"restart", "SIGKILL"} {
 		script := func(name string) []string {
 			return []string{"sh", "-c", "echo 1; until [ -e /truth/go ]; do usleep 1000; done; seq 2 5000; : >/truth/" + name + "; exit 9"}
@@ -115,6 +117,8 @@ func TestEndWhileAway(t *testing.T) {
 		l.noSessions()
 		l.docker("rm", "stays")
 	}
+	told := l.docker("events", "--since", since, "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "event=exec_die", "--format", "{{.Actor.Attributes.exitCode}}")
+	assert.Equal(t, told, "9\n9")
 	l.removeAll()
 	l.assertClean()
 }
