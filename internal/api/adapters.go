@@ -135,7 +135,7 @@ func (s volumeStore) Remove(ctx context.Context, name string, force bool) error 
 }
 
 // Prune removes the volumes that no container has: the anonymous ones, or with the filter all also those with
-// a name. The space is not measured.
+// a name.
 func (s volumeStore) Prune(ctx context.Context, filters containers.Filters) (volume.PruneReport, error) {
 	f := volumes.Filters{"dangling": {"true": true}}
 	for _, key := range []string{"label", "label!"} {
@@ -150,9 +150,14 @@ func (s volumeStore) Prune(ctx context.Context, filters containers.Filters) (vol
 		if _, anonymous := v.Labels[volumes.AnonymousLabel]; !anonymous && !isTrue(filters["all"]) {
 			continue
 		}
+		size, err := s.Size(ctx, v.Name)
+		if err != nil {
+			size = 0 // it goes all the same
+		}
 		// One that a container got hold of meanwhile stays.
 		if err := s.Remove(ctx, v.Name, false); err == nil {
 			report.VolumesDeleted = append(report.VolumesDeleted, v.Name)
+			report.SpaceReclaimed += uint64(max(size, 0))
 		}
 	}
 	return report, ctx.Err()

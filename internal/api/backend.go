@@ -163,6 +163,8 @@ type Volumes interface {
 	Inspect(ctx context.Context, name string) (volume.Volume, error)
 	Remove(ctx context.Context, name string, force bool) error
 	Prune(ctx context.Context, filters containers.Filters) (volume.PruneReport, error)
+	// Size adds up what is in a volume, in bytes; -1 for one that is not on this host's disk.
+	Size(ctx context.Context, name string) (int64, error)
 }
 
 // Networks are the networks that a container can be in. Who is in one is known to it.

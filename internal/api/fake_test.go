@@ -545,6 +545,8 @@ func (f *fakeVolumes) Inspect(_ context.Context, name string) (volume.Volume, er
 }
 func (f *fakeVolumes) Remove(context.Context, string, bool) error { return nil }
 
+func (f *fakeVolumes) Size(context.Context, string) (int64, error) { return 5, nil }
+
 func (f *fakeVolumes) Prune(_ context.Context, filters containers.Filters) (volume.PruneReport, error) {
 	f.filters = filters
 	return volume.PruneReport{}, nil

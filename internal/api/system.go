@@ -143,6 +143,14 @@ func (s *Server) measure(r *request, want map[system.DiskUsageObject]bool) (du s
 		if err != nil {
 			return du, err
 		}
+		for i := range list.Volumes {
+			v := &list.Volumes[i]
+			size, err := s.Volumes.Size(ctx, v.Name)
+			if err != nil {
+				size = -1 // removed meanwhile, perhaps
+			}
+			v.UsageData = &volume.UsageData{Size: size}
+		}
 		du.VolumeUsage = volumeUsage(list.Volumes, users)
 	}
 	if want[system.BuildCacheObject] {

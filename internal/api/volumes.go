@@ -74,6 +74,7 @@ func (s *Server) volumePrune(w http.ResponseWriter, r *request) error {
 	for _, name := range report.VolumesDeleted {
 		s.volumeEvent(eventtypes.ActionDestroy, name)
 	}
+	s.pruneEvent(eventtypes.VolumeEventType, report.SpaceReclaimed)
 	report.VolumesDeleted = notNil(report.VolumesDeleted)
 	return answerJSON(w, http.StatusOK, report)
 }

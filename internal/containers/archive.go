@@ -190,57 +190,75 @@ func (m *Manager) files(ctx context.Context, c *Container) (_ *rootfs.Tree, rele
 		return nil, nil, err
 	}
 	r, s := c.snapshot()
-	t, err := m.openTree(ctx, c, &r, s, dir)
+	t, dropVolumes, err := m.openTree(ctx, c, &r, s, dir)
 	if err != nil {
 		return nil, nil, errors.Join(err, drop())
 	}
-	return t, func() error { return errors.Join(t.Close(), drop()) }, nil
+	return t, func() error { return errors.Join(t.Close(), dropVolumes(), drop()) }, nil
 }
 
-func (m *Manager) openTree(ctx context.Context, c *Container, r *Record, s Status, dir string) (*rootfs.Tree, error) {
+func (m *Manager) openTree(ctx context.Context, c *Container, r *Record, s Status, dir string) (*rootfs.Tree, func() error, error) {
+	nothing := func() error { return nil }
 	if s.Pid > 0 {
 		t, err := rootfs.OpenProcess(s.Pid, unitName(c.id))
 		if err == nil || !errdefs.IsUnavailable(err) {
-			return t, err
+			return t, nothing, err
 		}
 		// It has just ended, and nobody has noted it: then there is what it would see.
 	}
-	mounts, err := m.treeMounts(ctx, r)
+	p := treeMounts{m: m, r: r, holder: "copy-" + newID()[:12]}
+	t, err := p.assemble(ctx, dir)
 	if err != nil {
-		return nil, err
+		return nil, nothing, errors.Join(err, p.release())
 	}
-	return rootfs.Assemble(dir, r.HostConfig.ReadonlyRootfs, mounts)
+	return t, p.release, nil
 }
 
-// treeMounts are what a container that does not run would have mounted, as far as it is there: the start of a
-// container is not what a copy is to fail for.
-func (m *Manager) treeMounts(ctx context.Context, r *Record) ([]rootfs.Mount, error) {
-	var mounts []rootfs.Mount
+// treeMounts are what a container that does not run would have mounted, as far as it is there: a copy is not what the
+// start of a container is to fail for. Volumes are held until release.
+type treeMounts struct {
+	m      *Manager
+	r      *Record
+	holder string
+	mounts []rootfs.Mount
+	held   []string
+}
+
+func (p *treeMounts) assemble(ctx context.Context, dir string) (*rootfs.Tree, error) {
 	taken := func(target string) bool {
-		return slices.ContainsFunc(r.Mounts, func(mt Mount) bool { return mt.Target == target })
+		return slices.ContainsFunc(p.r.Mounts, func(mt Mount) bool { return mt.Target == target })
 	}
 	for _, f := range []string{"hostname", "hosts", "resolv.conf"} { // there since the first start
-		if path := filepath.Join(m.dataDir(r.ID), f); exists(path) && !taken("/etc/"+f) {
-			mounts = append(mounts, rootfs.Mount{Source: path, Target: "/etc/" + f, ReadOnly: r.HostConfig.ReadonlyRootfs})
+		if path := filepath.Join(p.m.dataDir(p.r.ID), f); exists(path) && !taken("/etc/"+f) {
+			p.mounts = append(p.mounts, rootfs.Mount{Source: path, Target: "/etc/" + f, ReadOnly: p.r.HostConfig.ReadonlyRootfs})
 		}
 	}
-	for _, mt := range r.Mounts {
+	for _, mt := range p.r.Mounts {
 		source := mt.HostPath
 		switch {
 		case mt.Type == mount.TypeTmpfs:
 			continue // it begins empty at each start
 		case mt.Volume != "":
-			path, err := m.o.Volumes.Path(ctx, mt.Volume)
+			path, err := p.m.o.Volumes.Mount(ctx, mt.Volume, p.holder)
 			if err != nil {
 				return nil, fmt.Errorf("cannot reach volume %s: %w", mt.Volume, err)
 			}
+			p.held = append(p.held, mt.Volume)
 			source = path
 		case !exists(source):
 			continue
 		}
-		mounts = append(mounts, rootfs.Mount{Source: source, Target: mt.Target, ReadOnly: mt.ReadOnly})
+		p.mounts = append(p.mounts, rootfs.Mount{Source: source, Part: mt.Subpath, Target: mt.Target, ReadOnly: mt.ReadOnly})
 	}
-	return mounts, nil
+	return rootfs.Assemble(dir, p.r.HostConfig.ReadonlyRootfs, p.mounts)
+}
+
+func (p *treeMounts) release() error {
+	var errs []error
+	for _, name := range p.held {
+		errs = append(errs, p.m.o.Volumes.Unmount(name, p.holder))
+	}
+	return errors.Join(errs...)
 }
 
 func exists(path string) bool {

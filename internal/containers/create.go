@@ -57,6 +57,11 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (_ container.Cr
 	undo.add(func() { _ = m.o.Images.RemoveRootfs(context.WithoutCancel(ctx), id) })
 	removeVolumes, err := m.makeMounts(ctx, &r)
 	undo.add(removeVolumes)
+	defer func() { // before they are removed, if it comes to that
+		if err := m.returnVolumes(&r); err != nil {
+			m.logger(id, "create").Warn("Cannot unmount the volumes of a new container", "error", err)
+		}
+	}()
 	if err != nil {
 		return container.CreateResponse{}, err
 	}

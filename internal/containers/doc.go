@@ -78,6 +78,7 @@
 //	<exec-root>/execs/<id>/          one command in a container
 //	    exec.json  process.json  exec  exited
 //	    pid  runtime.log  exits, and streams as above
+//	<exec-root>/mounts/<id>/<n>      a part of a volume, mounted there for a run
 //	<exec-root>/holds/<id>           its root filesystem is mounted for a copy
 //	<exec-root>/commits/<id>         it is paused for a commit, and by nobody else
 //	<exec-root>/runtime/             the runtime's own

@@ -261,11 +261,11 @@ type faultyVolumes struct {
 	*faults
 }
 
-func (v faultyVolumes) Path(ctx context.Context, name string) (string, error) {
-	if err := v.hit("Volumes.Path"); err != nil {
+func (v faultyVolumes) Mount(ctx context.Context, name, holder string) (string, error) {
+	if err := v.hit("Volumes.Mount"); err != nil {
 		return "", err
 	}
-	return v.Store.Path(ctx, name)
+	return v.Store.Mount(ctx, name, holder)
 }
 
 // heard are the events that were published.

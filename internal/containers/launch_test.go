@@ -65,7 +65,7 @@ var launchFaults = []launchFault{
 		c.record.Config.User = "nobody-there"
 		return func() { c.record.Config.User = "" }
 	}},
-	stepFault("Volumes.Path"),
+	stepFault("Volumes.Mount"),
 	fileFault("hosts", func(w *world, id string) string { return filepath.Join(w.m.dataDir(id), "hosts") }),
 	{"seccomp profile", func(w *world, _ string) func() {
 		w.config.SeccompProfile = "/nowhere"

@@ -238,18 +238,6 @@ func (m *Manager) UsesImage(imageID string) (name string, running, ok bool) {
 	return name, false, ok
 }
 
-// UsesVolume tells which containers mount a volume.
-func (m *Manager) UsesVolume(volume string) []string {
-	var ids []string
-	for _, c := range m.all() {
-		r, _ := c.snapshot()
-		if slices.ContainsFunc(r.Mounts, func(mt Mount) bool { return mt.Volume == volume }) {
-			ids = append(ids, c.id)
-		}
-	}
-	return ids
-}
-
 func (m *Manager) get(id string) *Container {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

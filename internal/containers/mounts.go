@@ -15,20 +15,12 @@ import (
 	"github.com/moby/moby/api/types/volume"
 
 	"lrd/internal/oci"
-	"lrd/internal/volumes"
 )
-
-// Volumes keeps named and anonymous volumes; *volumes.Store is one.
-type Volumes interface {
-	Create(ctx context.Context, r volume.CreateRequest) (volume.Volume, error)
-	Path(ctx context.Context, name string) (string, error)
-	CopyUp(ctx context.Context, name, rootfs, dir string) error
-	Remove(ctx context.Context, name string, force bool, users func(name string) []string) error
-}
 
 // makeMounts decides on the container's mounts, makes the volumes that do not
 // exist, and fills those that are empty with what the image has in their place.
-// undo removes the anonymous volumes that it made; it is never nil.
+// undo removes the anonymous volumes that it made; it is never nil. Volumes are
+// held until the caller calls returnVolumes: none of them is removed meanwhile.
 func (m *Manager) makeMounts(ctx context.Context, r *Record) (undo func(), err error) {
 	undo = func() { _ = m.removeVolumes(context.WithoutCancel(ctx), r) }
 	points, err := oci.MountPoints(r.Config, r.HostConfig)
@@ -53,7 +45,11 @@ func (m *Manager) makeMounts(ctx context.Context, r *Record) (undo func(), err e
 			if err != nil {
 				return undo, err
 			}
-			mt.Volume, mt.AnonymousVolume = v.Name, p.Anonymous()
+			mt.Volume, mt.AnonymousVolume, mt.HostPath = v.Name, p.Anonymous(), v.Mountpoint
+		} else if p.Type == mount.TypeBind && !p.CreateSource {
+			if _, err := checkBind(mt); err != nil {
+				return undo, err
+			}
 		}
 		r.Mounts = append(r.Mounts, mt)
 	}
@@ -101,7 +97,14 @@ func (m *Manager) findOther(ref string) (*Container, error) {
 func (m *Manager) fillVolumes(ctx context.Context, r *Record) error {
 	var fill []Mount
 	for _, mt := range r.Mounts {
-		if mt.Volume != "" && !mt.NoCopy {
+		switch {
+		case mt.Volume == "":
+		case mt.NoCopy:
+			m.o.Volumes.Hold(mt.Volume, r.ID)
+		default:
+			if _, err := m.o.Volumes.Mount(ctx, mt.Volume, r.ID); err != nil {
+				return err
+			}
 			fill = append(fill, mt)
 		}
 	}
@@ -119,13 +122,15 @@ func (m *Manager) fillVolumes(ctx context.Context, r *Record) error {
 	return errors.Join(append(errs, m.o.Images.UnmountRootfs(ctx, r.ID))...)
 }
 
-// resolveMounts finds where the container's mounts are on the host now.
-func (m *Manager) resolveMounts(ctx context.Context, r *Record, _ string) ([]oci.Mount, error) {
+// resolveMounts finds where the container's mounts are on the host now, and takes
+// its volumes for a run. How to undo that is added to undo.
+func (m *Manager) resolveMounts(ctx context.Context, r *Record, undo *cleanup) ([]oci.Mount, error) {
+	undo.add(func() { _ = m.returnVolumes(r) })
 	resolved := make([]oci.Mount, 0, len(r.Mounts))
-	for _, mt := range r.Mounts {
+	for i, mt := range r.Mounts {
 		switch {
 		case mt.Volume != "":
-			path, err := m.o.Volumes.Path(ctx, mt.Volume)
+			path, err := m.takeVolume(ctx, r, i)
 			if err != nil {
 				return nil, err
 			}
@@ -176,5 +181,3 @@ func (m *Manager) removeVolumes(ctx context.Context, r *Record) error {
 	}
 	return errors.Join(errs...)
 }
-
-var _ Volumes = (*volumes.Store)(nil)

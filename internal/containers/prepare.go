@@ -23,7 +23,7 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	if err != nil {
 		return b, limits, nil, fmt.Errorf("cannot mount the root filesystem: %w", err)
 	}
-	undo.add(func() { _ = m.o.Images.UnmountRootfs(ctx, r.ID) })
+	undo.add(func() { _ = m.unmountRootfs(ctx, r) })
 	run = &Run{BootID: m.o.BootID}
 	in := oci.Input{ID: r.ID, Rootfs: rootfs, Config: r.Config, Host: r.HostConfig, Machine: m.o.Machine}
 	if err := m.joinNetwork(ctx, r, run, &in, undo); err != nil {
@@ -35,7 +35,7 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	if in.User, err = oci.ResolveUser(rootfs, r.Config.User, r.HostConfig.GroupAdd); err != nil {
 		return b, limits, nil, err
 	}
-	if in.Mounts, err = m.resolveMounts(ctx, r, rootfs); err != nil {
+	if in.Mounts, err = m.resolveMounts(ctx, r, undo); err != nil {
 		return b, limits, nil, err
 	}
 	if err := m.writeEtc(r, run, cfg, &in); err != nil {

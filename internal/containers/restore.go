@@ -55,6 +55,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 	for _, k := range cases {
 		m.index(k.c)
 	}
+	m.holdVolumes(cases)
 	m.restoreExecs(ctx, loaded, descriptors)
 	if known != nil {
 		known()
@@ -71,6 +72,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
 	m.dropHolds(m.ctx)
 	m.thawCommitted()
+	m.releaseVolumes()
 	m.dropUnknown(ctx, stored, descriptors)
 	return nil
 }

@@ -72,9 +72,12 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 		}
 	}
 	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
-	errs = append(errs, m.unmountRootfs(ctx, &r), m.removeDropIns(c.id), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
+	errs = append(errs, m.unmountRootfs(ctx, &r), m.returnVolumes(&r), m.removeDropIns(c.id), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
 	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	if r.Run != nil {
+		m.publishUnmounts(&r)
 	}
 	c.note(func(r *Record, s *Status) {
 		r.Run = nil

@@ -153,6 +153,10 @@ func bindOptions(m Mount, machine Machine) []string {
 	if propagation == "" {
 		propagation = mount.PropagationRPrivate
 	}
+	if m.NonRecursive {
+		// One mount has nothing below it, and crun takes the "r" of a propagation for that of rbind.
+		propagation = mount.Propagation(strings.TrimPrefix(string(propagation), "r"))
+	}
 	options = append(options, string(propagation))
 	switch {
 	case m.ReadOnly && (m.RecursiveReadOnly || machine.RecursiveReadOnly && !m.NonRecursive && !m.TopReadOnly):

@@ -203,7 +203,7 @@ func TestReadOnlyMounts(t *testing.T) {
 		{HostPath: "/x", Target: "/4"},
 	}
 	s := mustSpec(t, in)
-	for target, want := range map[string]string{"/1": "rbind rprivate rro", "/2": "bind rprivate ro", "/3": "rbind rprivate ro", "/4": "rbind rprivate"} {
+	for target, want := range map[string]string{"/1": "rbind rprivate rro", "/2": "bind private ro", "/3": "rbind rprivate ro", "/4": "rbind rprivate"} {
 		assert.Check(t, cmp.Equal(strings.Join(mountAt(s, target).Options, " "), want))
 	}
 }

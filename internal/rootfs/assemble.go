@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 )
 
 // Mount is a directory or a file of the host's that a container that does not run would have in its tree.
 type Mount struct {
 	Source   string // absolute, on the host
+	Part     string // what of Source is mounted, found within it whatever links there are; "" for all
 	Target   string // absolute, in the tree
 	ReadOnly bool
 }
@@ -111,7 +113,16 @@ func leaveHost(root *os.File) error {
 
 // mount mounts m in the tree, in the namespace of the thread that it is called on.
 func (t *Tree) mount(m Mount) error {
-	info, err := os.Stat(m.Source)
+	source := m.Source
+	if m.Part != "" {
+		part, err := pathrs.OpenInRoot(m.Source, m.Part)
+		if err != nil {
+			return err
+		}
+		defer part.Close() // O_PATH: there is nothing to lose
+		source = link(part)
+	}
+	info, err := os.Stat(source)
 	if err != nil {
 		return err
 	}
@@ -120,7 +131,7 @@ func (t *Tree) mount(m Mount) error {
 		return err
 	}
 	defer place.Close() // O_PATH: there is nothing to lose
-	if err := bind(m.Source, link(place), true); err != nil {
+	if err := bind(source, link(place), true); err != nil {
 		return err
 	}
 	if !m.ReadOnly {

@@ -17,6 +17,15 @@ import (
 // inode names a file that may have several names.
 type inode struct{ dev, ino uint64 }
 
+// several tells which file it is, of one that has several names; false for others.
+func several(info fs.FileInfo) (inode, bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Nlink < 2 || info.IsDir() {
+		return inode{}, false
+	}
+	return inode{uint64(st.Dev), st.Ino}, true //nolint:unconvert // Dev is 32 bits wide on some architectures
+}
+
 // treeCopy is one copy of a tree. No symbolic link is followed, neither in the
 // source (links are copied as links) nor in the copy (it is made from nothing,
 // directory by directory).
@@ -71,8 +80,7 @@ func (c *treeCopy) entry(ctx context.Context, rel string) error {
 		c.dirs = append(c.dirs, rel)
 		return os.Mkdir(dst, 0o700)
 	}
-	if st.Nlink > 1 {
-		key := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev is 32 bits wide on some architectures
+	if key, ok := several(info); ok {
 		if first, seen := c.links[key]; seen {
 			return os.Link(first, dst)
 		}

@@ -10,11 +10,16 @@ import (
 	"path/filepath"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	copyPart  = "copy-up.tmp" // being copied; worth nothing after a crash
 	copyWhole = "copy-up"     // whole; being moved into the volume
+
+	// The same in a volume with options.
+	mountedPart  = ".lrd-copy-up.tmp"
+	mountedWhole = ".lrd-copy-up"
 )
 
 // CopyUp fills a volume that is empty with the content of a directory of a root
@@ -24,25 +29,27 @@ const (
 // volume as it is. So does a volume that has something in it.
 //
 // The content appears in the volume when all of it has been copied. A CopyUp
-// that was cut short by a crash is begun again, or finished, by the next.
+// that was cut short by a crash is begun again, or finished, by the next. The
+// caller has mounted the volume.
 func (s *Store) CopyUp(ctx context.Context, name, rootfs, dir string) error {
 	defer s.locks.lock(name)()
-	if _, err := s.read(name); err != nil {
+	m, err := s.read(name)
+	if err != nil {
 		return err
 	}
 	dest, err := s.checkedData(name)
 	if err != nil {
 		return err
 	}
-	if err := s.copyUp(ctx, name, rootfs, dir, dest); err != nil {
+	if err := s.copyUp(ctx, m, rootfs, dir, dest); err != nil && !errors.Is(err, unix.EROFS) { // mounted so: nothing to fill
 		return fmt.Errorf("cannot fill volume %s with %s of the image: %w", name, dir, err)
 	}
 	return nil
 }
 
 // copyUp is CopyUp with the volume's lock held.
-func (s *Store) copyUp(ctx context.Context, name, rootfs, dir, dest string) (err error) {
-	part, whole := filepath.Join(s.root, name, copyPart), filepath.Join(s.root, name, copyWhole)
+func (s *Store) copyUp(ctx context.Context, m metadata, rootfs, dir, dest string) (err error) {
+	part, whole := s.where(m)
 	if err := os.RemoveAll(part); err != nil {
 		return err
 	}

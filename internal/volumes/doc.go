@@ -9,6 +9,13 @@
 // mounted over a directory of the image: the directory's content goes into the
 // volume.
 //
+// A volume with options (type, device, o, as mount(8) has them) is what they say,
+// mounted on the volume's directory for as long as it has a holder. Holders are
+// whoever has the volume at the moment, by names that the caller chooses. They are
+// not on disk: after a start the caller tells those of before ([Store.Hold]), and then
+// what nobody has is unmounted ([Store.Release]). A mount outlives the process, so that a
+// volume stays mounted over a restart.
+//
 // # On disk
 //
 //	root/                    0711, root's
@@ -17,6 +24,7 @@
 //	    _data/               what containers mount
 //	    copy-up.tmp/         a copy-up on its way
 //	    copy-up/             one that is whole, and is being moved into _data/
+//	                         (of a volume with options: _data/.lrd-copy-up*)
 //	  .new-<random>/         a volume on its way into being
 //	  .gone-<random>/        one on its way out
 //
@@ -27,7 +35,8 @@
 // # Who knows what
 //
 // Which containers use a volume is the caller's to know; it is asked where it
-// matters (dangling, Remove). The names of volumes are checked before they
+// matters (dangling, Remove). A volume that has a holder is not removed either.
+// What is mounted is unmounted before a volume is deleted, and never deleted itself. The names of volumes are checked before they
 // become paths, and the paths below a root filesystem that comes from an image
 // are resolved within it: an image's symbolic links lead nowhere else.
 //

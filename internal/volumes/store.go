@@ -31,9 +31,11 @@ const (
 
 	dataDir  = "_data"
 	metaFile = "volume.json"
-	// schema is the version of volume.json that this package writes and
-	// reads.
-	schema = 1
+	// schema is the version of volume.json that this package writes;
+	// schemaOptions is that of a volume with options, which versions that
+	// would mount something else in its place do not read.
+	schema        = 1
+	schemaOptions = 2
 	// maxName is the longest name of a file on the file systems of use.
 	maxName = 255
 )
@@ -46,6 +48,8 @@ type Store struct {
 	root  string
 	log   *slog.Logger
 	locks keyedMutex // by volume
+
+	holders holders
 }
 
 // metadata is volume.json.
@@ -55,6 +59,8 @@ type metadata struct {
 	Driver    string            `json:"driver"`
 	CreatedAt time.Time         `json:"createdAt"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	// Options say what is mounted while the volume is in use; see options.go.
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // Open opens the directory of volumes, making it when it is new, and deletes
@@ -106,7 +112,7 @@ func NewName() string {
 
 // Create makes a volume, or finds the one that has the name already. Without a
 // name it makes an anonymous one. Errors: errdefs.ErrInvalidArgument for a bad
-// name or an unknown driver, errdefs.ErrNotImplemented for driver options.
+// name, an unknown driver, and options that make no sense.
 func (s *Store) Create(ctx context.Context, r volume.CreateRequest) (volume.Volume, error) {
 	if err := ctx.Err(); err != nil {
 		return volume.Volume{}, err
@@ -133,7 +139,10 @@ func (s *Store) Create(ctx context.Context, r volume.CreateRequest) (volume.Volu
 	if !errors.Is(err, errdefs.ErrNotFound) {
 		return volume.Volume{}, err
 	}
-	m := metadata{Schema: schema, Name: name, Driver: Driver, CreatedAt: time.Now().UTC(), Labels: labels}
+	m := metadata{Schema: schema, Name: name, Driver: Driver, CreatedAt: time.Now().UTC(), Labels: labels, Options: maps.Clone(r.DriverOpts)}
+	if len(m.Options) > 0 {
+		m.Schema = schemaOptions
+	}
 	if err := s.make(m); err != nil {
 		return volume.Volume{}, fmt.Errorf("cannot create volume %s: %w", name, err)
 	}
@@ -145,13 +154,10 @@ func checkRequest(r volume.CreateRequest) error {
 	if r.Driver != "" && r.Driver != Driver {
 		return newError(errdefs.ErrInvalidArgument, "volume driver %q is not available: lrd has the driver %q only", r.Driver, Driver)
 	}
-	for key := range r.DriverOpts {
-		return newError(errdefs.ErrNotImplemented, "volume option %q is not supported: local volumes with type, device and o cannot be mounted by lrd yet; mount the device on the host and bind-mount the directory", key)
-	}
 	if r.ClusterVolumeSpec != nil {
 		return newError(errdefs.ErrInvalidArgument, "cluster volumes need swarm mode, which lrd does not have")
 	}
-	return nil
+	return checkOptions(r.DriverOpts)
 }
 
 // make writes a volume and lets it appear.
@@ -215,8 +221,8 @@ func (s *Store) read(name string) (metadata, error) {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return m, fmt.Errorf("cannot read volume %s: %w", name, err)
 	}
-	if m.Schema != schema {
-		return m, newError(errdefs.ErrFailedPrecondition, "volume %s was written by another version of lrd: schema %d, and this one reads %d", name, m.Schema, schema)
+	if m.Schema != schema && m.Schema != schemaOptions {
+		return m, newError(errdefs.ErrFailedPrecondition, "volume %s was written by another version of lrd: schema %d, and this one reads %d and %d", name, m.Schema, schema, schemaOptions)
 	}
 	m.Name = name // the directory's name is what counts
 	return m, nil
@@ -235,6 +241,7 @@ func (s *Store) describe(m metadata) volume.Volume {
 		Mountpoint: s.data(m.Name),
 		CreatedAt:  m.CreatedAt.Format(time.RFC3339),
 		Labels:     m.Labels,
+		Options:    m.Options,
 	}
 }
 
@@ -251,18 +258,6 @@ func (s *Store) Get(ctx context.Context, name string) (volume.Volume, error) {
 		return volume.Volume{}, err
 	}
 	return s.describe(m), nil
-}
-
-// Path is the directory to mount for a volume. It is a directory and no link to
-// one: errdefs.ErrFailedPrecondition otherwise. Error: errdefs.ErrNotFound.
-func (s *Store) Path(ctx context.Context, name string) (string, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	if _, err := s.read(name); err != nil {
-		return "", err
-	}
-	return s.checkedData(name)
 }
 
 // checkedData is data, looked at.
@@ -299,6 +294,13 @@ func (s *Store) Remove(ctx context.Context, name string, force bool, users func(
 		if used := users(name); len(used) > 0 {
 			return newError(errdefs.ErrConflict, "remove %s: volume is in use - [%s]", name, strings.Join(used, ", "))
 		}
+	}
+	if held := s.holders.of(name); len(held) > 0 { // by a container on its way, or a copy
+		return newError(errdefs.ErrConflict, "remove %s: volume is in use - [%s]", name, strings.Join(held, ", "))
+	}
+	// What is mounted is not the volume's to delete.
+	if err := s.unmount(name); err != nil {
+		return err
 	}
 	gone := filepath.Join(s.root, ".gone-"+NewName())
 	if err := os.Rename(filepath.Join(s.root, name), gone); err != nil {

@@ -55,7 +55,7 @@ func TestCreateAndGet(t *testing.T) {
 	got, err := reopened.Get(t.Context(), "web_data")
 	assert.NilError(t, err)
 	assert.DeepEqual(t, got, v)
-	path, err := reopened.Path(t.Context(), "web_data")
+	path, err := reopened.Mount(t.Context(), "web_data", "holder")
 	assert.NilError(t, err)
 	assert.Equal(t, path, v.Mountpoint)
 }
@@ -83,7 +83,11 @@ func TestCreateRefuses(t *testing.T) {
 		{volume.CreateRequest{Name: "ab\n"}, "invalid characters", errdefs.IsInvalidArgument},
 		{volume.CreateRequest{Name: strings.Repeat("a", 256)}, "too long", errdefs.IsInvalidArgument},
 		{volume.CreateRequest{Name: "ok", Driver: "nfs"}, `volume driver "nfs" is not available`, errdefs.IsInvalidArgument},
-		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"type": "tmpfs"}}, `volume option "type" is not supported`, errdefs.IsNotImplemented},
+		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"type": "tmpfs"}}, `missing required option: "device"`, errdefs.IsInvalidArgument},
+		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"device": "tmpfs"}}, `missing required option: "type"`, errdefs.IsInvalidArgument},
+		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs", "colour": "red"}}, `invalid option: "colour"`, errdefs.IsInvalidArgument},
+		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"size": "1g"}}, "no quota support", errdefs.IsInvalidArgument},
+		{volume.CreateRequest{Name: "ok", DriverOpts: map[string]string{"type": "cifs", "device": "//host:445/share"}}, "port not allowed", errdefs.IsInvalidArgument},
 		{volume.CreateRequest{Name: "ok", ClusterVolumeSpec: &volume.ClusterVolumeSpec{}}, "swarm", errdefs.IsInvalidArgument},
 	} {
 		_, err := s.Create(t.Context(), tc.r)
@@ -117,7 +121,7 @@ func TestGetOfNothing(t *testing.T) {
 		_, err := s.Get(t.Context(), name)
 		assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
 		assert.Error(t, err, "get "+name+": no such volume")
-		_, err = s.Path(t.Context(), name)
+		_, err = s.Mount(t.Context(), name, "holder")
 		assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
 	}
 }
@@ -127,7 +131,7 @@ func TestPathIsNoLink(t *testing.T) {
 	v := create(t, s, volume.CreateRequest{Name: "vol"})
 	assert.NilError(t, os.Remove(v.Mountpoint))
 	assert.NilError(t, os.Symlink("/etc", v.Mountpoint))
-	_, err := s.Path(t.Context(), "vol")
+	_, err := s.Mount(t.Context(), "vol", "holder")
 	assert.Assert(t, errdefs.IsFailedPrecondition(err), "%v", err)
 	assert.Assert(t, errdefs.IsFailedPrecondition(s.CopyUp(t.Context(), "vol", t.TempDir(), "/")))
 }
