@@ -22,7 +22,8 @@ type jsonFile struct {
 	log   *slog.Logger
 
 	f       *os.File
-	written int64  // size of the file
+	inode   uint64 // of the file
+	written int64  // its size
 	buf     []byte // the batch
 	scratch []byte // one entry, to compare with what is there
 
@@ -66,22 +67,14 @@ func (j *jsonFile) open() error {
 	return j.measure()
 }
 
-// measure finds out how large the file is: somebody may have cut it.
+// measure finds out which file it is, and how large: somebody may have cut it.
 func (j *jsonFile) measure() error {
 	fi, err := j.f.Stat()
 	if err != nil {
 		return err
 	}
-	j.written = fi.Size()
+	j.inode, j.written = fi.Sys().(*syscall.Stat_t).Ino, fi.Size()
 	return nil
-}
-
-func (j *jsonFile) inode() (uint64, error) {
-	fi, err := j.f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return fi.Sys().(*syscall.Stat_t).Ino, nil
 }
 
 func (j *jsonFile) resume(_ context.Context, _ int64, saved json.RawMessage, _ bool) error {
@@ -94,14 +87,10 @@ func (j *jsonFile) resume(_ context.Context, _ int64, saved json.RawMessage, _ b
 			return fmt.Errorf("cannot read what was saved of the file: %w", err)
 		}
 	}
-	inode, err := j.inode()
-	if err != nil {
-		return err
-	}
 	switch {
-	case st.Inode == inode && st.Size <= j.written:
+	case st.Inode == j.inode && st.Size <= j.written:
 		j.checked = st.Size
-	case st.Inode == 0, st.Inode != inode && j.full(st.Size):
+	case st.Inode == 0, st.Inode != j.inode && j.full(st.Size):
 		j.checked = 0 // the file was begun after the state was saved
 	default:
 		// Somebody else has moved or cut it. What it has beyond the state, if anything, cannot be known.
@@ -168,11 +157,7 @@ func (j *jsonFile) flush(context.Context) error {
 }
 
 func (j *jsonFile) save() any {
-	inode, err := j.inode()
-	if err != nil {
-		inode = 0
-	}
-	st := jsonFileState{Inode: inode, Size: j.written}
+	st := jsonFileState{Inode: j.inode, Size: j.written}
 	if j.check != nil {
 		st.Size = j.checked // what is behind it has still to be found out
 	}

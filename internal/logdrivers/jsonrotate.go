@@ -58,8 +58,8 @@ func (j *jsonFile) replace() error {
 		return errors.Join(err, f.Close())
 	}
 	old := j.f
-	j.f, j.written = f, 0
-	return old.Close()
+	j.f = f
+	return errors.Join(j.measure(), old.Close())
 }
 
 // moveUp gives each file the next number, and the full one the first; the last one goes. It

@@ -108,7 +108,7 @@ func TestKill(t *testing.T) {
 				t.Cleanup(func() { _ = f.Close() })
 				finished = append(finished, numbering(f, stop))
 			}
-			rounds := 10
+			rounds := 6
 			if os.Getenv("LRD_SOAK") != "" {
 				rounds = 200
 			}
