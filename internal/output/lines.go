@@ -1,7 +1,6 @@
 package output
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,17 +96,6 @@ type Lines struct {
 	damage  error // told at the end: counting back came to it
 	ended   bool  // only what is held is left to give
 	err     error // final
-}
-
-// lineStream is one stream on its way into lines.
-type lineStream struct {
-	chosen  bool
-	pos     int64  // the next byte to look at
-	held    []byte // the line so far, the bytes before pos
-	given   bool   // held was given: it is empty from the next look on
-	time    int64  // of the first byte held
-	after   time.Time
-	newline bool // there was a newline in this lineBlock
 }
 
 // Lines returns the lines that o chooses. With Follow they go on from the
@@ -209,55 +197,6 @@ func (r *Lines) begin(st state) (ends, error) {
 	return from, nil
 }
 
-// missed has a notice given if rotation has removed bytes of the chosen streams
-// behind from.
-func (r *Lines) missed(st *state, from ends) {
-	oldest, bytes := st.segs[0].at(), int64(0)
-	for i, chosen := range [2]bool{r.o.Stdout, r.o.Stderr} {
-		if chosen {
-			bytes += max(0, oldest[i]-from[i])
-		}
-	}
-	if bytes > 0 {
-		r.notices = append(r.notices, missedNotice(r.own(), bytes, r.l.now()))
-	}
-}
-
-// skip goes on at the oldest record that there is, after rotation has removed
-// what came next.
-func (r *Lines) skip() {
-	st := r.l.state()
-	var from ends
-	for i := range r.streams {
-		ls := &r.streams[i]
-		from[i] = ls.pos
-		if len(ls.held) > 0 && !ls.given { // the rest of the line is not to come
-			r.notices = append(r.notices, r.piece(i))
-		}
-	}
-	r.missed(&st, from)
-	oldest := st.segs[0].at()
-	for i := range r.streams {
-		ls := &r.streams[i]
-		*ls = lineStream{chosen: ls.chosen, pos: max(ls.pos, oldest[i]), newline: true}
-	}
-	r.n, r.rec, r.win, r.chain = st.segs[0].first(), record{}, nil, chain{}
-	r.hold.regain(&st)
-}
-
-// piece is what is held of stream i, as a line that has no end.
-func (r *Lines) piece(i int) Chunk {
-	ls := &r.streams[i]
-	c := ls.chunk(kept[i], append(bytes.Clone(ls.held), '\n'))
-	ls.held, ls.given = ls.held[:0], false
-	return c
-}
-
-// chunk is b as a line of the stream.
-func (ls *lineStream) chunk(s Stream, b []byte) Chunk {
-	return Chunk{Stream: s, Time: time.Unix(0, ls.time), After: ls.after, Data: b}
-}
-
 // Position returns the place behind the line that was given last.
 func (r *Lines) Position() LinesPosition {
 	var at [2]int64
@@ -328,28 +267,6 @@ func (r *Lines) Next(ctx context.Context) (Chunk, error) {
 	return Chunk{}, r.err
 }
 
-// fail makes err the end. Damage is also told as a notice, to whoever sees no
-// errors.
-func (r *Lines) fail(err error) {
-	r.err = err
-	r.hold.release()
-	now := r.l.now()
-	if u := r.o.Until; !u.IsZero() && u.Before(now) {
-		now = u // Until is to choose among lines
-	}
-	if c, ok := damageNotice(r.own(), err, now); ok {
-		r.notices = append(r.notices, c)
-	}
-}
-
-// own is the stream for what is about no stream: standard error, if chosen.
-func (r *Lines) own() Stream {
-	if r.o.Stderr {
-		return Stderr
-	}
-	return Stdout
-}
-
 // more makes more bytes available in win: of the record at hand, or of the
 // next. io.EOF: there are no more.
 func (r *Lines) more(ctx context.Context) error {
@@ -390,19 +307,6 @@ func (r *Lines) more(ctx context.Context) error {
 		r.notice(&rec)
 	}
 	return nil
-}
-
-// notice takes a note into what is given next. A line that has begun is given
-// as it is: its end may be what was dropped.
-func (r *Lines) notice(rec *record) {
-	c, ok := r.lost.take(rec)
-	if !ok || c.Stream == Stdin || !r.streams[c.Stream.slot()].chosen {
-		return
-	}
-	if ls := &r.streams[c.Stream.slot()]; len(ls.held) > 0 && !ls.given {
-		r.notices = append(r.notices, r.piece(c.Stream.slot()))
-	}
-	r.notices = append(r.notices, c)
 }
 
 // window reads what is still to be looked at of the record at hand.
@@ -468,41 +372,6 @@ func (r *Lines) line() (Chunk, bool) {
 // batched says whether lines may be given several at a time.
 func (o *LinesOptions) batched() bool {
 	return o.Batch && !o.Timestamps && o.Prefix == "" && o.Since.IsZero() && o.Until.IsZero()
-}
-
-// batch returns how much of b is whole lines of one block; 0: none.
-func (ls *lineStream) batch(b []byte, block int64) int {
-	left := block - ls.pos%block
-	if int64(len(b)) > left {
-		b = b[:left]
-	}
-	return bytes.LastIndexByte(b, '\n') + 1
-}
-
-// passed moves on by n bytes that end with a newline.
-func (ls *lineStream) passed(n, block int64) {
-	ls.pos += n
-	ls.newline = ls.pos%block != 0
-}
-
-// look goes over b to the next end of a line, or of a block. It returns how
-// far it came and whether a line ends there.
-func (ls *lineStream) look(b []byte, block int64) (n int, ends bool) {
-	left := block - ls.pos%block
-	if int64(len(b)) > left {
-		b = b[:left]
-	}
-	n = len(b)
-	if i := bytes.IndexByte(b, '\n'); i >= 0 {
-		n, ends = i+1, true
-		ls.newline = true
-	}
-	ls.pos += int64(n)
-	if ls.pos%block == 0 {
-		ends = ends || !ls.newline
-		ls.newline = false
-	}
-	return n, ends
 }
 
 // rest returns what is held when no more comes.
