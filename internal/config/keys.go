@@ -60,7 +60,8 @@ var table = []*Key{
 		Name: "standby", Reloadable: true,
 		Doc: "While lrd is stopped (not: restarted), lrd-standby.service drains what containers write, and serves clients " +
 			"that read it. When it is off, containers wait when their pipes are full (`pipe-size`). " +
-			"What is in force at the moment of the stop decides. `systemctl stop lrd lrd-standby` stops both.",
+			"What is in force at the moment of the stop decides. `systemctl stop lrd lrd-standby` stops both, as before " +
+			"`data-root` is copied or moved.",
 		binding: one(boolean, func(c *Config) *bool { return &c.Standby }, true),
 	},
 	{
