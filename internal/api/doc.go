@@ -16,9 +16,9 @@
 // # Kinds of requests
 //
 // A query ends with its client: its context is that of the connection. A change runs to its end even though
-// the client hangs up, as with dockerd: half a stop helps nobody. A stream (logs -f, attach, events, wait,
-// pull, load) ends with its client, and at once when the daemon leaves, so that a restart waits for no
-// client. [Server.Shutdown] stops streams first, lets queries and changes finish, and cancels what is left
+// the client hangs up, as with dockerd: half a stop helps nobody. A stream (logs, attach, exec, events, wait,
+// stats, pull, load) ends with its client, and at once when the daemon leaves, so that a restart waits for no
+// client; all but pull and load are sessions by then, which the next daemon goes on with (package sessions). [Server.Shutdown] stops streams first, lets queries and changes finish, and cancels what is left
 // when its own context is done.
 //
 // # Versions
@@ -43,5 +43,5 @@
 //
 // # Goroutines
 //
-// net/http has one for each connection; Server owns no other, and sessions.Run owns those of an attach.
+// net/http has one for each connection; Server owns no other, and package sessions owns those of a stream.
 package api

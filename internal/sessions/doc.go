@@ -52,8 +52,8 @@
 //
 // # Who owns what
 //
-// [Run] and [Manager.Serve] own the connection and close it, own their two pumps and wait for them before they
-// return. A session that was restored runs in a goroutine of the Manager's, which [Manager.Freeze] and
-// [Manager.End] wait for. The container is never held up by a client: Output is a reader with its own position, so
-// a slow client slows its own session only.
+// [Manager.Serve] owns the connection and closes it, owns its two pumps and waits for them before it returns. A
+// session that was restored runs in a goroutine of the Manager's, which [Manager.Freeze] and [Manager.End] wait for.
+// The container is never held up by a client: Output is a reader with its own position, so a slow client slows its
+// own session only.
 package sessions

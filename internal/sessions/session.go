@@ -68,14 +68,6 @@ var past = time.Unix(1, 0)
 // needs microseconds; one that does not delays the daemon's restart by this much.
 const frameTime = 250 * time.Millisecond
 
-// Run joins the client to the container until one of them has enough, and returns why. The error is nil but
-// for EndFailed. It owns conn and closes it, and has no goroutine left when it returns. The session ends with
-// ctx; [Manager.Serve] has those that do not.
-func Run(ctx context.Context, conn *Conn, s Streams) (End, error) {
-	r := newRun(conn, s, Framing{Multiplexed: !s.TTY}, &state{})
-	return r.serve(ctx, func() bool { return false })
-}
-
 // run is one session under way, in one process.
 type run struct {
 	conn    *Conn

@@ -108,7 +108,7 @@ func begin(t *testing.T, s Streams) *session {
 		if err != nil {
 			t.Error(err)
 		}
-		end, err := Run(ctx, conn, s)
+		end, err := newRun(conn, s, Framing{Multiplexed: !s.TTY}, &state{}).serve(ctx, func() bool { return false })
 		if end != EndFailed && err != nil {
 			t.Errorf("%v with error %v", end, err)
 		}
