@@ -188,7 +188,11 @@ func parseVolume(_ context.Context, _ *Manager, value string) (condition, error)
 func parseNetwork(_ context.Context, _ *Manager, value string) (condition, error) {
 	return func(r Record, _ Status) bool {
 		return value != "" && slices.ContainsFunc(memberships(r), func(ms Membership) bool {
-			return ms.Network == value || strings.HasPrefix(ms.ID, value)
+			id := ms.ID
+			if e, ok := sandboxOf(r).Endpoint(ms.Network); ok {
+				id = e.NetworkID // of one that was made again
+			}
+			return ms.Network == value || strings.HasPrefix(id, value)
 		})
 	}, nil
 }

@@ -44,7 +44,7 @@ func TestCLINetwork(t *testing.T) {
 	})
 
 	l.clients("refusals", func(t *testing.T, l *lab) {
-		l.refused(1, []string{"network nope not found"}, "network", "inspect", "nope")
+		l.refused(1, []string{"nope"}, "network", "inspect", "nope")
 		l.refused(125, []string{"network nope not found"}, "run", "--rm", "--network", "nope", "busybox", "true")
 		l.refused(1, []string{"operation is not permitted on predefined bridge network"}, "network", "create", "bridge")
 		l.refused(125, []string{"nobody"}, "run", "--rm", "--network", "container:nobody", "busybox", "true")
