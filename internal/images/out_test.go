@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -248,24 +249,29 @@ func TestPushRefuses(t *testing.T) {
 	assertClean(t, s)
 }
 
-// No more layers are sent at a time than MaxUploads.
-func TestPushIsBounded(t *testing.T) {
-	var now, most int
-	lock := make(chan struct{}, 1)
+// No more layers are sent at a time than MaxUploads, and none more fetched than MaxDownloads.
+func TestTransfersAreBounded(t *testing.T) {
+	var mu sync.Mutex
+	now, most := map[string]int{}, map[string]int{} // by method: PATCH sends a layer, GET fetches one
+	add := func(method string, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		now[method] += n
+		most[method] = max(most[method], now[method])
+	}
 	r := startRegistry(t, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			if req.Method == http.MethodPatch {
-				lock <- struct{}{}
-				now++
-				most = max(most, now)
-				<-lock
-				time.Sleep(50 * time.Millisecond) // long enough for another to come
-				defer func() { lock <- struct{}{}; now--; <-lock }()
+			if strings.Contains(req.URL.Path, "/blobs/") {
+				add(req.Method, 1)
+				defer add(req.Method, -1)
+				if req.Method == http.MethodPatch || req.Method == http.MethodGet {
+					time.Sleep(50 * time.Millisecond) // long enough for another to come
+				}
 			}
 			h.ServeHTTP(w, req)
 		})
 	})
-	s := openStore(t, func(o *Options) { o.MaxUploads = 2 })
+	s := openStore(t, func(o *Options) { o.MaxUploads, o.MaxDownloads = 2, 3 })
 	img := simpleImage(t, "0", r.host+"/x:1")
 	for _, n := range []string{"1", "2", "3", "4"} {
 		img.layers = append(img.layers, tarball(t, file{name: n, body: n}))
@@ -273,7 +279,31 @@ func TestPushIsBounded(t *testing.T) {
 	load(t, s, dockerArchive(t, []testImage{img}))
 	_, err := push(t, s, r.host+"/x:1", PushOptions{})
 	assert.NilError(t, err)
-	assert.Equal(t, most, 2)
+	_, err = s.Remove(t.Context(), r.host+"/x:1", false, nil)
+	assert.NilError(t, err)
+	_, err = pull(t, s, r.host+"/x:1", PullOptions{})
+	assert.NilError(t, err)
+	assert.Equal(t, most[http.MethodPatch], 2)
+	assert.Equal(t, most[http.MethodGet], 3)
+}
+
+// A push ends with its client, in the middle of a layer.
+func TestPushEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r := startRegistry(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPatch {
+				cancel()
+				_, _ = io.Copy(io.Discard, req.Body) // until nobody sends
+				return
+			}
+			h.ServeHTTP(w, req)
+		})
+	})
+	s := openStore(t, nil)
+	load(t, s, dockerArchive(t, []testImage{simpleImage(t, strings.Repeat("x", 1<<20), r.host+"/x:1")}))
+	assert.ErrorIs(t, s.Push(ctx, r.host+"/x:1", PushOptions{}, nil), context.Canceled)
+	assertClean(t, s)
 }
 
 func TestLogin(t *testing.T) {
