@@ -68,7 +68,7 @@ func TestStandby(t *testing.T) {
 	assert.Check(t, l.standbyStatus("VmRSS") < standbyMemory)
 	l.exec("mkdir", truth)
 	l.copyTool("writer", writerPath)
-	l.docker("run", "--detach", "--name", "writer", "--network", "none", "--volume", writerPath+":/writer", "--volume", truth+":/truth", "busybox", "/writer", "/truth/writer")
+	l.docker("run", "--detach", "--name", "writer", "--log-opt", "max-size=2g", "--network", "none", "--volume", writerPath+":/writer", "--volume", truth+":/truth", "busybox", "/writer", "/truth/writer")
 	// Says a megabyte to its terminal when it is told to.
 	l.docker("run", "--detach", "--tty", "--name", "talker", "--network", "none", "--volume", truth+":/truth", "busybox", "sh", "-c",
 		`n=1; while :; do until [ -e /truth/say$n ]; do usleep 5000; done; seq $((n * 150000 - 149999)) $((n * 150000)); touch /truth/said$n; n=$((n + 1)); done`)
