@@ -201,7 +201,7 @@ func (w *world) serve(path, name string, port int) {
 // given up soon, since an answer would come at once.
 const (
 	patience   = 10 * time.Second
-	impatience = 500 * time.Millisecond
+	impatience = 300 * time.Millisecond
 )
 
 // ask connects from a namespace and gives the first line of the answer.

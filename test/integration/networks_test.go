@@ -152,14 +152,16 @@ func TestManyNames(t *testing.T) {
 	l.docker("network", "create", "odd")
 	network := func(i int) string { return []string{"even", "odd"}[i%2] }
 	name := func(i int) string { return fmt.Sprintf("c%d", i) }
+	// A third of them is one service: more than thirty addresses do not fit into the answer that the busybox asks for.
+	serves := func(i int) bool { return i%3 == 0 }
 	start := func(first, last int) {
 		t.Helper()
-		var script strings.Builder
 		for i := first; i < last; i++ {
-			fmt.Fprintf(&script, "docker run --detach --name %s --network %s --network-alias all --publish 80 busybox sleep 10000\n", name(i), network(i))
-		}
-		for line := range strings.Lines(script.String()) {
-			l.docker(strings.Fields(line)[1:]...)
+			args := []string{"run", "--detach", "--name", name(i), "--network", network(i), "--publish", "80"}
+			if serves(i) {
+				args = append(args, "--network-alias", "all")
+			}
+			l.docker(append(args, "busybox", "sleep", "10000")...)
 		}
 	}
 	alive := map[int]bool{}
@@ -189,7 +191,9 @@ func TestManyNames(t *testing.T) {
 			for other := range n + n/2 {
 				if alive[other] && network(other) == network(i) {
 					want[i] += name(other) + " " + address[name(other)] + "\n"
-					all = append(all, address[name(other)])
+					if serves(other) {
+						all = append(all, address[name(other)])
+					}
 				}
 			}
 			l.resolves(name(i), "all", all...)
