@@ -299,7 +299,7 @@ func (r *Lines) more(ctx context.Context) error {
 	r.rec = rec
 	r.after = time.Time{}
 	if rec.late() {
-		r.after = r.cursor.writtenAfter(&st, r.n)
+		r.after = r.cursor.writtenAfter(&st, r.n, &rec)
 	}
 	r.hold.record.Store(r.n)
 	r.n++

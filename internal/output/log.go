@@ -61,6 +61,10 @@ type Log struct {
 	closed  bool
 	waiters []chan struct{} // of readers at the end, each with room for one token
 	holds   map[*hold]struct{}
+	readers int  // that have not been released
+	retired bool // Retire was called: the last reader closes the files
+
+	retained []*part // that Retire has opened for those who still read. Retire's, then shutFiles's
 
 	// What tidy does. trash, tidying and tidyAgain are guarded by mu.
 	trash              segments
@@ -170,32 +174,52 @@ func (l *Log) Close() error {
 	if !first {
 		return err
 	}
-	// Nobody is in the middle of a marker either when the files go.
+	l.shutFiles()
+	return err
+}
+
+// shutFiles closes the files, once.
+func (l *Log) shutFiles() {
+	// Nobody is in the middle of a marker when they go.
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	l.shut.Store(true)
+	if l.shut.Swap(true) {
+		return
+	}
 	l.closeFiles()
-	return err
+	for _, p := range l.retained {
+		p.release()
+	}
 }
 
 // Retire is for a Log whose container is being removed: it is Close, but for
 // those who are still reading. They get all that there is, also once Remove has
-// deleted the files, and then ErrClosed. The descriptors go with the last of
-// them: nothing else has the Log then, and a file that nobody has is closed.
+// deleted the files, and then ErrClosed. The descriptors go with the last of them.
 func (l *Log) Retire() error {
 	first, err := l.end()
 	if !first {
 		return err
 	}
 	l.mu.Lock()
-	segs, read := l.segs, len(l.holds) > 0
+	segs, read := l.segs, l.readers > 0
 	l.mu.Unlock()
 	if read {
 		for _, s := range segs[:len(segs)-1] {
 			for _, p := range s.parts {
-				err = errors.Join(err, p.acquire()) // and never released
+				if e := p.acquire(); e != nil {
+					err = errors.Join(err, e)
+					continue
+				}
+				l.retained = append(l.retained, p)
 			}
 		}
+	}
+	l.mu.Lock()
+	l.retired = true
+	last := l.readers == 0
+	l.mu.Unlock()
+	if last {
+		l.shutFiles()
 	}
 	return err
 }

@@ -58,15 +58,23 @@ func damageNotice(s Stream, err error, now time.Time) (Chunk, bool) {
 	return Chunk{Stream: s, Time: now, Data: []byte("lrd: " + damage.Error() + "\n"), Notice: true}, true
 }
 
+// lateEnough is from when on a time that is too late is worth telling. Each run
+// begins with some milliseconds before its drain is there.
+const lateEnough = time.Second
+
 // writtenAfter returns when the bytes of record n, which came late, have been
 // written at the earliest: the time of the last record before it that did not.
-func (c *cursor) writtenAfter(st *state, n int64) time.Time {
+// It is zero if that makes no difference worth telling.
+func (c *cursor) writtenAfter(st *state, n int64, rec *record) time.Time {
 	for n--; n >= st.segs[0].first(); n-- {
 		r, err := c.get(st, n, true)
 		if err != nil {
 			break
 		}
 		if !r.late() && r.note != noteLostHigh {
+			if rec.time-r.time < int64(lateEnough) {
+				break
+			}
 			return time.Unix(0, r.time)
 		}
 	}

@@ -228,7 +228,7 @@ func (r *Reader) take(st *state) error {
 	}
 	r.after = time.Time{}
 	if rec.late() {
-		r.after = r.cursor.writtenAfter(st, r.n)
+		r.after = r.cursor.writtenAfter(st, r.n, &rec)
 	}
 	r.rec, r.have = rec, true
 	return nil

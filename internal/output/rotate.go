@@ -190,7 +190,10 @@ type hold struct {
 	record atomic.Int64 // number of the first record that it needs
 	steps  atomic.Int64 // how often it has read
 	yields bool         // it never slows the container
+	reader bool         // it is a reader's: Log.readers counts it
 	view   *view
+
+	over bool // it was released. Guarded by Log.mu
 
 	// Guarded by Log.mu: what steps was when it was last looked at, and since when.
 	seen  int64
@@ -200,12 +203,13 @@ type hold struct {
 // newHold registers a reader that begins at the oldest record. It is over with
 // release, at the latest once nobody has the reader any more.
 func (l *Log) newHold(yields bool) (*hold, state) {
-	h := &hold{yields: yields, view: &view{l: l}}
+	h := &hold{yields: yields, reader: true, view: &view{l: l}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := l.stateLocked()
 	h.record.Store(st.segs[0].first())
 	l.holds[h] = struct{}{}
+	l.readers++
 	return h, st
 }
 
@@ -213,9 +217,21 @@ func (l *Log) newHold(yields bool) (*hold, state) {
 func (h *hold) release() {
 	l := h.view.l
 	l.mu.Lock()
+	if h.over {
+		l.mu.Unlock()
+		return
+	}
+	h.over = true
 	delete(l.holds, h)
+	if h.reader {
+		l.readers--
+	}
+	last := l.retired && l.readers == 0
 	l.mu.Unlock()
 	h.view.close()
+	if last {
+		l.shutFiles()
+	}
 	l.retain()
 }
 
@@ -225,7 +241,9 @@ func (h *hold) regain(st *state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h.record.Store(st.segs[0].first())
-	l.holds[h] = struct{}{}
+	if !h.over {
+		l.holds[h] = struct{}{}
+	}
 }
 
 // retain gives up what was kept beyond MaxFiles for a reader that is gone.

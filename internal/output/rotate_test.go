@@ -296,6 +296,8 @@ func TestRetireRotated(t *testing.T) {
 	c, err := r.Next(t.Context())
 	assert.NilError(t, err)
 	got := bytes.Clone(c.Data)
+	other, err := l.Lines(LinesOptions{Stdout: true, Tail: 1})
+	assert.NilError(t, err)
 	assert.NilError(t, l.Retire())
 	assert.NilError(t, Remove(dir))
 	for {
@@ -307,6 +309,9 @@ func TestRetireRotated(t *testing.T) {
 		got = append(got, c.Data...)
 	}
 	assert.Equal(t, string(got), want(0, 300))
+	assert.Assert(t, !l.shut.Load())
+	assert.NilError(t, other.Close())
+	assert.Assert(t, l.shut.Load(), "the last reader closes the files")
 }
 
 // TestKillRotating: SIGKILL at any point of rotating and compressing leaves
@@ -376,8 +381,8 @@ func TestAway(t *testing.T) {
 	assert.NilError(t, l.Close())
 	left := time.Now()
 	write(t, pipes[2], "meanwhile\n")
-	time.Sleep(5 * time.Millisecond)
 	l = opened(t, dir, Options{})
+	l.now = func() time.Time { return time.Now().Add(2 * time.Second) } // that it took
 	back := time.Now()
 	assert.NilError(t, l.Drain(Stdout, pipes[1], FIFO))
 	assert.NilError(t, l.EndRun(t.Context()))
