@@ -36,6 +36,13 @@ func (b *bench) prepare() error {
 	if err := l.write("/etc/docker/daemon.json", []byte(docker)); err != nil {
 		return err
 	}
+	// It is restarted more often than systemd likes.
+	if err := l.write("/etc/systemd/system/docker.service.d/bench.conf", []byte("[Unit]\nStartLimitIntervalSec=0\n")); err != nil {
+		return err
+	}
+	if _, err := l.exec("systemctl", "daemon-reload"); err != nil {
+		return err
+	}
 	// Podman too, but for a limit that needs a controller which a lab may not have.
 	if err := l.write("/etc/containers/containers.conf", []byte("[containers]\npids_limit = 0\n")); err != nil {
 		return err

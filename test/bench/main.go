@@ -81,8 +81,8 @@ func run(ctx context.Context, s scale, only, out string) (err error) {
 		{"output", b.output},
 		{"commands", b.commands},
 		{"memory", b.memory},
-		{"restore", b.restore},
 		{"images", b.images},
+		{"restore", b.restore},
 	} {
 		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
 			continue
