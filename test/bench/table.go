@@ -97,6 +97,10 @@ func (b *bench) report(load string) string {
 		"lines and with one line a write; each command ran %d times a round. %d processors; load of the machine when it began: %s. All files are on a tmpfs.\n"+
 		"Podman's `docker rm -f` asks the container's process, which ignores that, to end for ten seconds first.\n\n",
 		b.scale.Rounds, b.scale.Bytes>>20, b.scale.Times, runtime.NumCPU(), load)
+	if b.scale.Bytes < full.Bytes {
+		s.WriteString("Scaled down from 1 GiB: the start of the container and the client's own commands, about a tenth of a second and as much\n" +
+			"processor time for each container, weigh more the less is written, most of all for the fastest.\n\n")
+	}
 	names := []string{}
 	for _, e := range b.engines {
 		names = append(names, e.name)
