@@ -37,7 +37,7 @@ func (s *Server) archiveGet(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer a.Close() // it is only read
+	defer func() { _ = a.Close() }() // it is only read
 	if err := tellPath(w, a.Stat); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (s *Server) containerExport(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer a.Close() // it is only read
+	defer func() { _ = a.Close() }() // it is only read
 	defer endWrites(w, r.Context())()
 	return sendArchive(r.Context(), w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }

@@ -37,7 +37,7 @@ func (r *request) createRequest(w http.ResponseWriter) (req containers.CreateReq
 		Config:           body.Config,
 		HostConfig:       body.HostConfig,
 		NetworkingConfig: body.NetworkingConfig,
-		Platform:         q.platform("platform"),
+		Platform:         q.platform(),
 	}
 	if q.err != nil {
 		return req, nil, q.err
@@ -149,9 +149,9 @@ func checkMounts(mounts []mount.Mount) error {
 	return nil
 }
 
-// platform reads os/arch[/variant].
-func (p *params) platform(name string) *ocispec.Platform {
-	s := p.values.Get(name)
+// platform reads the parameter "platform", os/arch[/variant].
+func (p *params) platform() *ocispec.Platform {
+	s := p.values.Get("platform")
 	if s == "" {
 		return nil
 	}
@@ -172,6 +172,6 @@ func (p *params) platform(name string) *ocispec.Platform {
 	case 3:
 		return &ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
 	}
-	p.fail("invalid value for %s: %q is not a platform like linux/amd64", name, s)
+	p.fail("invalid value for platform: %q is not a platform like linux/amd64", s)
 	return nil
 }

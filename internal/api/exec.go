@@ -146,8 +146,8 @@ func sayExecFailed(w http.ResponseWriter, r *request, tty bool, why error) error
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Conn.Write(sessions.Framing{Multiplexed: !tty}.Frame(output.Stdout, []byte(why.Error()+"\r\n"))); err != nil {
-		return nil //nolint:nilerr // the client is gone
+	if _, err := conn.Write(sessions.Framing{Multiplexed: !tty}.Frame(output.Stdout, []byte(why.Error()+"\r\n"))); err != nil {
+		return nil // the client is gone
 	}
 	conn.Finish(r.Context())
 	return nil

@@ -21,7 +21,7 @@ func takeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*sessio
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Conn.Write(upgradeHead(r, mediaType)); err != nil {
+	if _, err := c.Write(upgradeHead(r, mediaType)); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cannot answer the client: %w", err)
 	}

@@ -134,7 +134,7 @@ func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
 	if err != nil {
 		return err
 	}
-	platform := q.platform("platform")
+	platform := q.platform()
 	if q.err != nil {
 		return q.err
 	}
@@ -164,7 +164,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error
 	if err != nil {
 		return err
 	}
-	o := ImportOptions{Ref: ref, Message: q.text("message"), Changes: q.values["changes"], Platform: q.platform("platform")}
+	o := ImportOptions{Ref: ref, Message: q.text("message"), Changes: q.values["changes"], Platform: q.platform()}
 	if q.err != nil {
 		return q.err
 	}

@@ -12,7 +12,7 @@ import (
 func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	q := r.query()
 	name, tag := r.vars["name"], q.text("tag")
-	platform := q.platform("platform")
+	platform := q.platform()
 	if q.err != nil {
 		return q.err
 	}
@@ -35,7 +35,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
 	if name, ok := r.vars["name"]; ok {
 		refs = []string{name}
 	}
-	platform := q.platform("platform")
+	platform := q.platform()
 	if q.err != nil {
 		return q.err
 	}

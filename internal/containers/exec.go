@@ -247,6 +247,7 @@ func (m *Manager) ExecInspect(_ context.Context, id string) (container.ExecInspe
 		response.Pid = r.Pid
 	case execEnded:
 		response.ExitCode = &r.ExitCode
+	case execCreated, execStarting:
 	}
 	return response, nil
 }

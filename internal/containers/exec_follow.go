@@ -143,6 +143,7 @@ func (m *Manager) endExecs(ctx context.Context, c *Container) error {
 			continue
 		case execEnded, execStarting: // the runtime finds no container to start it in
 			continue
+		case execRunning:
 		}
 		m.execChanged(e)
 		select {

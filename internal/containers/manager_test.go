@@ -266,7 +266,7 @@ func TestExitDuringTheStart(t *testing.T) {
 			id := w.create(withPolicy(policy, 0))
 			w.units.early[unitName(id)] = code
 			assert.NilError(t, w.m.Start(t.Context(), id))
-			want := container.ContainerState(container.StateExited)
+			want := container.StateExited
 			if policy == "always" || policy == "on-failure" && code != 0 {
 				want = container.StateRestarting
 			}

@@ -54,7 +54,7 @@ func (d *download) connect() error {
 		return err
 	}
 	if _, err := io.CopyN(io.Discard, r, d.offset); err != nil {
-		return errors.Join(errTransfer{err}, r.Close())
+		return errors.Join(transferError{err}, r.Close())
 	}
 	d.r = r
 	return nil
@@ -101,7 +101,7 @@ func (d *download) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("registry has sent %d of the %d bytes of a layer: %w", d.offset, d.size, io.ErrUnexpectedEOF)
 	}
-	err = errors.Join(errTransfer{err}, d.r.Close())
+	err = errors.Join(transferError{err}, d.r.Close())
 	d.r = nil
 	if err := d.again(err); err != nil {
 		return n, err
@@ -116,10 +116,10 @@ func (d *download) Close() error {
 	return d.r.Close()
 }
 
-// errTransfer marks an error that came in the middle of a transfer.
-type errTransfer struct{ error }
+// transferError marks an error that came in the middle of a transfer.
+type transferError struct{ error }
 
-func (e errTransfer) Unwrap() error { return e.error }
+func (e transferError) Unwrap() error { return e.error }
 
 // interrupted tells whether a pull failed for a reason that may be gone at the
 // next attempt: the client went away, the network or the registry is ill. An image that
@@ -134,7 +134,7 @@ func interrupted(err error) bool {
 	if code := registryCode(err); code != errcode.ErrorCodeUnknown {
 		return worthAnother(code.Descriptor().HTTPStatusCode)
 	}
-	if _, ok := errors.AsType[errTransfer](err); ok {
+	if _, ok := errors.AsType[transferError](err); ok {
 		return true
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {

@@ -32,7 +32,7 @@ func (s *Store) copyOut(ctx context.Context, r outRequest) ([]byte, error) {
 	report := r.report
 	var source types.ImageReference = src
 	if r.twins {
-		uncompressed := map[digest.Digest]digest.Digest{}
+		var uncompressed map[digest.Digest]digest.Digest
 		if source, uncompressed, err = s.withTwins(ctx, r.img, src, r.dest, r.sys); err != nil {
 			return nil, err
 		}

@@ -133,9 +133,9 @@ func TestHostileRegistry(t *testing.T) {
 		{"layer without end", "x:1", of(layerDigest, endless), "longer than the " + strconv.Itoa(len(layer)) + " bytes", 1},
 		{"manifest without end", "x:1", of("1", endless), "cannot pull", 0},
 		{"configuration without end", "x:1", of(configDigest, endless), "exceeded maximum allowed size", 0},
-		{"500 for a layer", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(500) }), "500", 3},
-		{"500 for a manifest", "x:1", of("1", func(w http.ResponseWriter) { w.WriteHeader(500) }), "500", 0},
-		{"layer that is gone", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(404) }), "cannot pull", 1},
+		{"500 for a layer", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }), "500", 3},
+		{"500 for a manifest", "x:1", of("1", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }), "500", 0},
+		{"layer that is gone", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) }), "cannot pull", 1},
 		{"redirects in a circle", "x:1", of(layerDigest, func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/v2/x/blobs/"+layerDigest)
 			w.WriteHeader(http.StatusTemporaryRedirect)
@@ -219,7 +219,7 @@ func TestPullIsTakenUpAgain(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			cancel()
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
 		honest.ServeHTTP(w, req)

@@ -121,7 +121,7 @@ func (s *Store) outgoing(refs []string, o SaveOptions) ([]*outgoing, error) {
 func (s *Store) repositoryTags(ref string) ([]reference.NamedTagged, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil || !reference.IsNameOnly(named) {
-		return nil, nil // an ID; what is no reference at all is refused where it is looked up
+		return nil, nil //nolint:nilerr // an ID; what is no reference at all is refused where it is looked up
 	}
 	return s.tagsOf(named)
 }

@@ -42,7 +42,7 @@ func (s *splitter) next(data []byte, at time.Time, e *entry) (n int, ok bool) {
 	room := pieceSize - len(s.held)
 	n = bytes.IndexByte(data[:min(len(data), room)], '\n')
 	more := false
-	line := data
+	var line []byte
 	switch {
 	case n >= 0:
 		line, n = data[:n], n+1

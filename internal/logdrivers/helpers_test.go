@@ -26,7 +26,7 @@ func readFile(t *testing.T, name string) string {
 	t.Helper()
 	f, err := os.Open(name)
 	assert.NilError(t, err)
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() // it was only read
 	var r io.Reader = f
 	if strings.HasSuffix(name, ".gz") {
 		r, err = gzip.NewReader(f)

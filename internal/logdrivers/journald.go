@@ -268,7 +268,7 @@ func (j *journal) send(b []byte) error {
 		return os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "lrd-journal")
-	defer f.Close() //nolint:errcheck // the journal has its own by then
+	defer f.Close() // the journal has its own by then
 	if _, err := f.Write(b); err != nil {
 		return err
 	}

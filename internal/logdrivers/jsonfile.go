@@ -73,7 +73,11 @@ func (j *jsonFile) measure() error {
 	if err != nil {
 		return err
 	}
-	j.inode, j.written = fi.Sys().(*syscall.Stat_t).Ino, fi.Size()
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fmt.Errorf("cannot tell which file %s is", j.path)
+	}
+	j.inode, j.written = st.Ino, fi.Size()
 	return nil
 }
 

@@ -73,7 +73,7 @@ func readState(path string) (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() // it was only read
 	return (&stateFile{f: f}).load()
 }
 

@@ -191,7 +191,11 @@ func confirmed(ctx context.Context, conn net.Conn) (open bool, err error) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
-	raw, err := conn.(syscall.Conn).SyscallConn()
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false, fmt.Errorf("cannot ask a %T what has arrived", conn)
+	}
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return false, err
 	}
@@ -231,7 +235,7 @@ func queued(fd int) (left int, open bool, err error) {
 		return 0, false, unix.Errno(code)
 	}
 	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	switch err { //nolint:errorlint // an errno
+	switch err { // an errno
 	case nil:
 		return left, n > 0, nil
 	case unix.EAGAIN, unix.EINTR:

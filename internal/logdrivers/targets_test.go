@@ -71,7 +71,7 @@ func TestSyslogGoneAndBack(t *testing.T) {
 				if err != nil {
 					return
 				}
-				defer conn.Close() //nolint:errcheck // nothing was written
+				defer conn.Close() // nothing was written
 				for in := bufio.NewScanner(conn); in.Scan(); {
 					lines <- in.Text()
 					if strings.HasSuffix(in.Text(), last) {
@@ -97,7 +97,7 @@ func TestSyslogGoneAndBack(t *testing.T) {
 			}
 			l, err = net.Listen(network, address)
 			assert.NilError(t, err)
-			defer l.Close() //nolint:errcheck // nothing was written
+			defer l.Close() // nothing was written
 			second := make(chan string, 2000)
 			go serve(l, second, "line 101")
 			c.wait()
@@ -127,7 +127,7 @@ func TestTargetAwayTooLong(t *testing.T) {
 	}
 	l, err := net.Listen("unix", address)
 	assert.NilError(t, err)
-	defer l.Close() //nolint:errcheck // nothing was written
+	defer l.Close() // nothing was written
 	read := make(chan []string, 1)
 	go func() {
 		var got []string
@@ -181,7 +181,7 @@ func TestFluentd(t *testing.T) {
 	}
 	l, err = net.Listen("tcp", address)
 	assert.NilError(t, err)
-	defer l.Close() //nolint:errcheck // nothing was written
+	defer l.Close() // nothing was written
 	second := make(chan []any, 1000)
 	go serveFluentd(t, l, second, -1)
 	c.wait()
@@ -203,7 +203,7 @@ func serveFluentd(t *testing.T, l net.Listener, to chan<- []any, deaf int) {
 	if !assert.Check(t, err) {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // what was written was read
+	defer conn.Close() // what was written was read
 	in := msgp.NewReader(conn)
 	for n := 1; n != deaf; n++ {
 		v, err := in.ReadIntf()
@@ -263,7 +263,7 @@ func BenchmarkJSONFile(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer j.close() //nolint:errcheck // it goes with the directory
+	defer j.close() // it goes with the directory
 	data := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 655))
 	s := splitter{stream: output.Stdout}
 	b.SetBytes(int64(len(data)))

@@ -40,7 +40,7 @@ func TestMetrics(t *testing.T) {
 	get := func(path string) (int, string) {
 		resp, err := http.Get("http://" + l.Addr().String() + path)
 		assert.NilError(t, err)
-		defer resp.Body.Close() //nolint:errcheck // it was only read
+		defer resp.Body.Close() // it was only read
 		body, err := io.ReadAll(resp.Body)
 		assert.NilError(t, err)
 		return resp.StatusCode, string(body)

@@ -92,11 +92,11 @@ func (c *Conn) writeOnce(p []byte) (n int, err error) {
 	waitErr := c.raw.Write(func(fd uintptr) bool {
 		for {
 			n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if err != unix.EINTR { //nolint:errorlint // an errno
+			if err != unix.EINTR { // an errno
 				break
 			}
 		}
-		return err != unix.EAGAIN //nolint:errorlint // an errno
+		return err != unix.EAGAIN // an errno
 	})
 	if waitErr != nil {
 		return 0, waitErr
@@ -117,7 +117,7 @@ func (c *Conn) consume(p []byte) (err error) {
 			switch {
 			case n > 0:
 				p = p[n:]
-			case recvErr == unix.EINTR: //nolint:errorlint // an errno
+			case recvErr == unix.EINTR: // an errno
 			default:
 				err = errors.Join(io.ErrUnexpectedEOF, recvErr)
 				return
@@ -132,11 +132,11 @@ func (c *Conn) receive(p []byte, flags int) (n int, err error) {
 	waitErr := c.raw.Read(func(fd uintptr) bool {
 		for {
 			n, _, err = unix.Recvfrom(int(fd), p, flags|unix.MSG_DONTWAIT)
-			if err != unix.EINTR { //nolint:errorlint // an errno
+			if err != unix.EINTR { // an errno
 				break
 			}
 		}
-		return err != unix.EAGAIN //nolint:errorlint // an errno
+		return err != unix.EAGAIN // an errno
 	})
 	switch {
 	case waitErr != nil:
@@ -161,11 +161,11 @@ func (c *Conn) splice(to syscall.RawConn) (err error) {
 		outer = to.Write(func(pipe uintptr) bool {
 			for {
 				_, err = unix.Splice(int(from), nil, int(pipe), nil, spliceMax, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-				if err != unix.EINTR { //nolint:errorlint // an errno
+				if err != unix.EINTR { // an errno
 					break
 				}
 			}
-			return err != unix.EAGAIN //nolint:errorlint // an errno
+			return err != unix.EAGAIN // an errno
 		})
 	})
 	return errors.Join(controlErr, outer, err)

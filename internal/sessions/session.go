@@ -133,7 +133,7 @@ func (r *run) freeze() End {
 func (r *run) end(why End, err error) {
 	r.once.Do(func() {
 		r.why, r.err = why, err
-		if why != EndFrozen && !(why == EndGone && r.streams.StandIn) {
+		if why != EndFrozen && (why != EndGone || !r.streams.StandIn) {
 			// From here on there is nothing to go on with but saying goodbye.
 			r.state.update(func(rec *record) { rec.over = true })
 		}
@@ -177,9 +177,9 @@ func (r *run) sayGoodbye(ctx context.Context) {
 		p := newPiece(r.framing, maxPiece)
 		if len(r.streams.Farewell) > 0 {
 			p.add(0, r.streams.Farewell)
-			_, _ = r.conn.Conn.Write(p.bytes())
+			_, _ = r.conn.Write(p.bytes())
 		}
-		_, _ = r.conn.Conn.Write(r.framing.end())
+		_, _ = r.conn.Write(r.framing.end())
 	}
 	_ = r.conn.SetDeadline(time.Time{})
 	r.conn.Finish(ctx)

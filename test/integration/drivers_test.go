@@ -102,7 +102,7 @@ func (l *lab) jsonLines(name string) map[string]int {
 		in := bufio.NewReader(f)
 		for {
 			line, err := in.ReadBytes('\n')
-			if err == io.EOF { //nolint:errorlint // a line that is being written
+			if err == io.EOF { // a line that is being written
 				break
 			}
 			assert.NilError(l.t, err)
@@ -217,7 +217,7 @@ func (l *lab) syslogGoneAndBack(t *testing.T) {
 			if err != nil {
 				return
 			}
-			defer conn.Close() //nolint:errcheck // nothing was written
+			defer conn.Close() // nothing was written
 			for in := bufio.NewScanner(conn); in.Scan(); {
 				lines <- in.Text()
 			}
@@ -242,7 +242,7 @@ func (l *lab) syslogGoneAndBack(t *testing.T) {
 	assert.NilError(t, attach.Start())
 	l.eventually(time.Minute, "the container is held up", func() bool { return strings.Contains(l.docker("logs", "--tail", "1", "sys"), "line 300") })
 	server, lines = serve()
-	defer server.Close() //nolint:errcheck // nothing was written
+	defer server.Close() // nothing was written
 	seen := map[int]bool{}
 	for !seen[300] {
 		line := <-lines

@@ -39,9 +39,10 @@ func (l *lab) address(container, network string) string {
 func (l *lab) resolves(from, name string, addresses ...string) {
 	l.t.Helper()
 	slices.Sort(addresses)
-	want, got := strings.Join(addresses, " "), ""
+	want := strings.Join(addresses, " ")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if got = l.names(from, name); got == want {
+		got := l.names(from, name)
+		if got == want {
 			return
 		}
 		if time.Now().After(deadline) {
