@@ -233,10 +233,15 @@ func (n *fakeNetworks) Rename(_ context.Context, id, _, name string) (networks.S
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s, ok := n.attached[id]
+	if !ok {
+		return s, false
+	}
+	s.Endpoints = slices.Clone(s.Endpoints)
 	for i := range s.Endpoints {
 		s.Endpoints[i].Names = append([]string{name}, s.Endpoints[i].Names[min(1, len(s.Endpoints[i].Names)):]...)
 	}
-	return s, ok
+	n.attached[id] = s
+	return s, true
 }
 
 func (n *fakeNetworks) Restore(_ context.Context, sandboxes []networks.Sandbox) error {

@@ -58,10 +58,10 @@ func (m *Manager) forceStop(ctx context.Context, c *Container) error {
 	if err := m.thaw(ctx, c, c.Status()); err != nil {
 		return err
 	}
+	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(syscall.SIGKILL))})
 	if err := m.signal(ctx, c, syscall.SIGKILL); err != nil {
 		return err
 	}
-	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(syscall.SIGKILL))})
 	return m.killAndWait(ctx, c, stopped)
 }
 

@@ -134,10 +134,11 @@ func (m *Manager) Kill(ctx context.Context, ref, signal string) error {
 			return err
 		}
 	}
+	// Told first, as the end may be told before the signal's sender comes to anything else.
+	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(sig))})
 	if err := m.signal(ctx, c, sig); err != nil {
 		return err
 	}
-	m.publish(c, events.ActionKill, time.Time{}, map[string]string{"signal": strconv.Itoa(int(sig))})
 	if sig == syscall.SIGKILL {
 		return m.killAndWait(ctx, c, stopped)
 	}
