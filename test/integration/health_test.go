@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +93,8 @@ func TestHealth(t *testing.T) {
 	l.kill9()
 	l.healthIs("web", container.Healthy)
 	actions, _ = l.healthEvents("web", since)
-	assert.Check(t, is.DeepEqual(actions, []string{"healthy", "unhealthy", "healthy"}))
+	// The new run may have been found ill too before it was cured.
+	assert.Check(t, is.DeepEqual(slices.Compact(actions), []string{"healthy", "unhealthy", "healthy"}))
 	assert.Check(t, is.Equal(strings.Count(l.exec("systemctl", "list-timers", "--all"), "lrd-health-"+id+".timer"), 1))
 
 	// A pause is no illness, and no probe is left behind by anything.
