@@ -187,7 +187,7 @@ func execOf(unit string) (id string, ok bool) {
 
 // ExecCreate prepares a command to be executed in a running container. Errors:
 // ErrConflict when the container does not run or is paused, ErrInvalidArgument.
-func (m *Manager) ExecCreate(_ context.Context, ref string, req container.ExecCreateRequest) (id string, err error) {
+func (m *Manager) ExecCreate(ctx context.Context, ref string, req container.ExecCreateRequest) (id string, err error) {
 	c, err := m.find(ref)
 	if err != nil {
 		return "", err
@@ -195,7 +195,7 @@ func (m *Manager) ExecCreate(_ context.Context, ref string, req container.ExecCr
 	if len(req.Cmd) == 0 || req.Cmd[0] == "" {
 		return "", refused(errdefs.ErrInvalidArgument, "no exec command specified")
 	}
-	if err := c.canExec(); err != nil {
+	if err := c.canExecSoon(ctx); err != nil {
 		return "", err
 	}
 	e := m.newExec(c, execRecord{ID: newID(), Container: c.id, Request: &req, Created: time.Now(), Phase: execCreated})
@@ -210,6 +210,19 @@ func (m *Manager) ExecCreate(_ context.Context, ref string, req container.ExecCr
 	m.mu.Unlock()
 	m.publishExec(e, events.ActionExecCreate, time.Time{}, nil)
 	return e.id, nil
+}
+
+// canExecSoon is canExec, but that it waits for a start that is under way: an
+// attached client hears what is started before the start is through.
+func (c *Container) canExecSoon(ctx context.Context) error {
+	if c.Status().Running() {
+		return c.canExec()
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	return c.canExec()
 }
 
 // canExec says whether a command can be executed in the container now.

@@ -119,6 +119,32 @@ func TestExecRuns(t *testing.T) {
 	assert.Assert(t, os.IsNotExist(err))
 }
 
+// A client that has heard the container need not know that its start is not through.
+func TestExecDuringTheStart(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.create()
+	through := make(chan struct{})
+	w.units.mu.Lock()
+	w.units.stuck[unitName(id)] = through
+	w.units.mu.Unlock()
+	started := make(chan error, 1)
+	go func() { started <- w.m.Start(t.Context(), id) }()
+	eventually(t, "the start is under way", func() bool { return len(w.m.get(id).op) == 1 })
+	made := make(chan error, 1)
+	go func() {
+		_, err := w.m.ExecCreate(t.Context(), id, container.ExecCreateRequest{Cmd: []string{"cmd"}})
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		t.Fatalf("it was not waited for: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(through)
+	assert.NilError(t, <-started)
+	assert.NilError(t, <-made)
+}
+
 // A command that is over before its start is through has a client that reads to the end.
 func TestExecOverAtOnce(t *testing.T) {
 	w := newWorld(t, 257)
