@@ -45,7 +45,7 @@ test-integration-%: deps build
 	@exec > >(exec sed -u 's/^/$*: /') 2>&1; \
 	export SUITE=$* LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
 	"$$LRD_LAB" tree; \
-	export DOCKER_OLD=$$("$$LRD_LAB" client old) DOCKER_NEW=$$("$$LRD_LAB" client new); \
+	export DOCKER_OLD=$$("$$LRD_LAB" client old) DOCKER_NEW=$$("$$LRD_LAB" client new) TESTCONTAINERS=$$("$$LRD_LAB" testcontainers); \
 	sweep() { \
 		for lab in $$(cd /run/lrd-lab 2>/dev/null && echo it-$*-*-*); do \
 			pid=$${lab#it-$*-}; [ ! -e "/run/lrd-lab/$$lab" ] || [ -e "/proc/$${pid%-*}" ] || LAB=$$lab "$$LRD_LAB" down; \

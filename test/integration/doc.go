@@ -42,4 +42,5 @@
 //	LRD_SOAK    1 for the long versions of tests that repeat something; `make soak`
 //	DOCKER_NEW  a current docker client (default: lab client new)
 //	DOCKER_OLD  a docker client of API 1.41 (default: lab client old)
+//	TESTCONTAINERS  where the npm package of that name is (default: lab testcontainers)
 package integration

@@ -8,6 +8,7 @@ deps_of() {
         busybox=busybox-static tini-static=tini jq=jq flock=util-linux make=make ;;
     trixie) echo mmdebstrap=mmdebstrap ;;
     test) echo docker-registry=docker-registry skopeo=skopeo buildah=buildah docker-compose=docker-compose wrk=wrk \
+        node=nodejs npm=npm \
         gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
     lint) echo shellcheck=shellcheck ;;
     *) die "deps: no group '$1'" ;;
@@ -77,6 +78,25 @@ client_path() {
     *) die "client: old or new, not '$which'" ;;
     esac
     [ -x "$path" ] || die "there is no $which docker client at $path"
+    echo "$path"
+}
+
+# testcontainers_path: the directory with the npm package testcontainers, fetched if this machine has none.
+# The version is one for the Node.js of Debian 12 too.
+testcontainers_path() {
+    local version=10.28.0 path
+    path=$LRD_LAB_CACHE/testcontainers-$version
+    mkdir -p "$LRD_LAB_CACHE"
+    (
+        flock 9
+        [ ! -d "$path" ] || exit 0
+        say "fetching testcontainers"
+        rm -rf "$path.new"
+        mkdir "$path.new"
+        cd "$path.new"
+        npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts "testcontainers@$version" >&2
+        mv "$path.new" "$path"
+    ) 9>"$LRD_LAB_CACHE/.testcontainers.lock" || die "cannot fetch testcontainers"
     echo "$path"
 }
 
