@@ -19,6 +19,9 @@ type drained struct {
 
 // open opens a Log and drains into it. The error is output.ErrBusy while somebody else does.
 func (k *keeper) open(l handover.Log) error {
+	if _, err := os.Stat(l.Dir); err != nil {
+		return err // a container that is gone, or was moved away, is not to have a directory again
+	}
 	o := l.Options
 	o.Log = k.log.With("container", l.ID, "operation", "output")
 	o.Compress = false // which takes memory: lrd compresses what was not
