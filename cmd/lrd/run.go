@@ -169,7 +169,7 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	if err != nil {
 		return nil, fmt.Errorf("cannot find out about this machine: %w", err)
 	}
-	if machine.AppArmorProfile, err = oci.LoadAppArmor("lrd-default"); err != nil {
+	if machine.AppArmorProfile, err = oci.LoadAppArmor("lrd-default", d.log); err != nil {
 		return nil, err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

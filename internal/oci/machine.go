@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -63,13 +65,19 @@ func availableCapabilities() ([]capability.Cap, error) {
 }
 
 // LoadAppArmor makes sure that Docker's default profile is loaded under a
-// name, and gives the name back, or "" where the host has no AppArmor.
-func LoadAppArmor(name string) (string, error) {
+// name, and gives the name back, or "" where the host has no AppArmor: not in
+// the kernel, or, which is logged, nothing that could load a profile. Debian's
+// kernel has it enabled also where none of its packages are installed.
+func LoadAppArmor(name string, log *slog.Logger) (string, error) {
 	if readLine("/sys/module/apparmor/parameters/enabled") != "Y" {
 		return "", nil
 	}
 	if loaded, err := apparmor.IsLoaded(name); err == nil && loaded {
 		return name, nil
+	}
+	if _, err := exec.LookPath("apparmor_parser"); err != nil {
+		log.Warn("AppArmor is enabled in the kernel, but apparmor_parser is not installed: containers run without a profile", "error", err)
+		return "", nil
 	}
 	if err := apparmor.InstallDefault(name); err != nil {
 		return "", fmt.Errorf("cannot load the AppArmor profile %s: %w", name, err)
