@@ -65,7 +65,9 @@ func TestExec(t *testing.T) {
 			l.docker("exec", "box", "true")
 		}
 	}
-	assert.Equal(t, l.exec("sh", "-c", "systemctl list-units --all --plain --no-legend 'lrd-exec-*'"), "")
+	l.eventually(30*time.Second, "no unit of a command is left", func() bool {
+		return l.exec("sh", "-c", "systemctl list-units --all --plain --no-legend 'lrd-exec-*'") == ""
+	})
 	l.docker("rm", "--force", "box")
 	l.assertClean()
 }

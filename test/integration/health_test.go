@@ -111,6 +111,8 @@ func TestHealth(t *testing.T) {
 	told := l.docker("events", "--since", since, "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "container=web", "--filter", "event=exec_start")
 	assert.Check(t, is.Equal(told, ""), "a probe is no exec of anybody's")
 	l.docker("rm", "--force", "web", "eager")
-	assert.Check(t, !strings.Contains(l.exec("systemctl", "list-units", "--all", "lrd-health-*"), "lrd-health-"))
+	l.eventually(30*time.Second, "no unit of a check is left", func() bool {
+		return !strings.Contains(l.exec("systemctl", "list-units", "--all", "lrd-health-*"), "lrd-health-")
+	})
 	l.assertClean()
 }
