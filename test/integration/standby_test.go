@@ -76,6 +76,7 @@ func TestStandby(t *testing.T) {
 	person := l.atTerminal("run", "--interactive", "--tty", "--rm", "--name", "person", "--network", "none", "busybox", "sh")
 	person.shell("")
 	person.types("X=forty-''two; echo be''gun", "begun")
+	l.eventually(30*time.Second, "the counter counts", func() bool { return attached.read.Load() > 0 })
 	logs := l.follows("logs", "--follow", "counter")
 	l.eventually(30*time.Second, "the person's container is known to run", func() bool { return l.inspect("person").State.Running })
 	busy := l.atTerminal("exec", "--interactive", "--tty", "person", "sh")
