@@ -96,6 +96,17 @@ func (c *Container) lock(ctx context.Context) error {
 	}
 }
 
+// locked finds a container and takes its op, for the caller to give back. The context that it returns does not end
+// with the client: a change runs to its end.
+func (m *Manager) locked(ctx context.Context, ref string) (*Container, context.Context, error) {
+	c, err := m.find(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	return c, ctx, c.lock(ctx)
+}
+
 func (c *Container) unlock() { <-c.op }
 
 // update changes the Record and the Status, saves, and then publishes both: if

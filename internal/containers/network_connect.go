@@ -69,12 +69,8 @@ func (m *Manager) ConnectNetwork(ctx context.Context, ref, networkRef string, e 
 // DisconnectNetwork takes a container out of a network, at once if it runs. Errors: ErrNotFound, ErrPermissionDenied when
 // it is not in that network.
 func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string) error {
-	c, err := m.find(ref)
+	c, ctx, err := m.locked(ctx, ref)
 	if err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx)
-	if err := c.lock(ctx); err != nil {
 		return err
 	}
 	defer c.unlock()

@@ -254,12 +254,8 @@ func (m *Manager) Unpause(ctx context.Context, ref string) error {
 }
 
 func (m *Manager) freeze(ctx context.Context, ref, action string, from container.ContainerState, do func(ctx context.Context, id string) error) error {
-	c, err := m.find(ref)
+	c, ctx, err := m.locked(ctx, ref)
 	if err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx)
-	if err := c.lock(ctx); err != nil {
 		return err
 	}
 	defer c.unlock()
