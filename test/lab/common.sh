@@ -12,11 +12,22 @@ say() { printf 'lab %s: %s\n' "$LAB" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 # locked FUNCTION: one up, down or install of a lab at a time.
+lock=$LRD_LAB_CACHE/.$LAB.lock # not beside the state: that goes away earlier
 locked() {
     mkdir -p "$LRD_LAB_CACHE"
-    exec {lock_fd}>"$LRD_LAB_CACHE/.$LAB.lock" # not beside the state: that goes away with the lab
-    flock "$lock_fd"
+    while :; do
+        exec {lock_fd}>"$lock"
+        flock "$lock_fd"
+        # Whoever held it may have removed it, with the lab: then it keeps nobody out any more.
+        [ ! "/proc/self/fd/$lock_fd" -ef "$lock" ] || break
+        exec {lock_fd}>&-
+    done
     "$@"
+}
+
+# make_shared DIRECTORY: below one that all labs share, and that the end of the last of them may be removing right now.
+make_shared() {
+    until_true 5 mkdir -p "$1" 2>/dev/null || mkdir -p "$1"
 }
 
 # until_true SECONDS COMMAND…: polls; most of what a lab waits for takes a fraction of a second.

@@ -51,7 +51,7 @@ machine_up() {
     fi
     deps_install lab
     machine_sweep
-    mkdir -p "$state"
+    make_shared "$state"
     echo "$SUITE" >"$state/suite"
     tree_lower >"$state/lower"
 
@@ -59,7 +59,7 @@ machine_up() {
     if [ -d /run/systemd/system ]; then
         launch+=(systemd-run --quiet --scope --collect --property=Delegate=yes --unit="$machine")
     else
-        for root in $(cgroup_roots); do mkdir -p "$root$cgroup"; done
+        for root in $(cgroup_roots); do make_shared "$root$cgroup"; done
     fi
     # Nothing of the caller may stay open in the lab: its terminal, its lock, the pipe of a test that waits for EOF.
     LAB=$LAB SUITE=$SUITE "${launch[@]}" unshare --mount --propagation private "$here/lab" __boot "$machine" \
@@ -225,6 +225,7 @@ machine_down() {
         fi
     fi
     machine_sweep
+    rm -f "$lock"
     machine_left_nothing
 }
 
