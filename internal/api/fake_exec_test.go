@@ -43,16 +43,20 @@ func (f *fakeContainers) ExecStart(ctx context.Context, id string, o containers.
 	f.mu.Lock()
 	e.started = o
 	f.mu.Unlock()
-	end := func(code int) {
+	exited := func(code int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		e.code = &code
+	}
+	end := func(code int) {
+		exited(code)
 		e.log.add(0, "", true)
 		close(e.done)
 	}
 	switch e.request.Cmd[0] {
 	case "nosuch":
-		code := 127
-		e.code = &code
-		return nil, &containers.StartError{ExitCode: code}
+		exited(127)
+		return nil, &containers.StartError{ExitCode: 127}
 	case "cat":
 		go func() {
 			buf := make([]byte, 4096)
@@ -94,6 +98,8 @@ func (f *fakeContainers) ExecInspect(_ context.Context, id string) (container.Ex
 	if err != nil {
 		return container.ExecInspectResponse{}, err
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	q := e.request
 	return container.ExecInspectResponse{
 		ID: id, ExitCode: e.code, ProcessConfig: &container.ExecProcessConfig{Tty: q.Tty},

@@ -267,9 +267,11 @@ func TestLag(t *testing.T) {
 			c, err := r.Next(t.Context())
 			assert.NilError(t, err)
 			assert.Assert(t, c.Notice, "%q", c.Data)
-			c, err = r.Next(t.Context())
-			assert.NilError(t, err)
-			assert.Assert(t, !c.Notice && len(c.Data) > 0)
+			for c.Notice { // again, if what was left in the pipe has rotated more away
+				c, err = r.Next(t.Context())
+				assert.NilError(t, err)
+			}
+			assert.Assert(t, len(c.Data) > 0)
 		})
 	}
 }
