@@ -85,7 +85,7 @@ func (s *Store) resolve(ref string) (Image, error) {
 func (s *Store) find(ref string) (*storage.Image, error) {
 	parsed, err := reference.ParseAnyReference(ref)
 	if err != nil {
-		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
+		return nil, badName(ref, err)
 	}
 	if id, ok := fullID(ref); ok {
 		img, err := s.storage.Image(id)

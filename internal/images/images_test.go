@@ -46,7 +46,7 @@ func TestResolve(t *testing.T) {
 		"bb@sha256:" + zeros64:    "No such image: bb@sha256:" + zeros64,
 		"deadbeefdeadbeefdead":    "No such image: deadbeefdeadbeefdead:latest",
 		"example/bb:latest:twice": "invalid reference format",
-		"UPPER":                   "invalid reference format",
+		"UPPER":                   "invalid reference format: repository name (library/UPPER) must be lowercase",
 		"":                        "invalid reference format",
 	} {
 		_, err := s.Resolve(t.Context(), ref)

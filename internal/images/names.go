@@ -14,9 +14,17 @@ import (
 func parseName(s string) (reference.Named, error) {
 	named, err := reference.ParseDockerRef(s)
 	if err != nil {
-		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", s)
+		return nil, badName(s, err)
 	}
 	return named, nil
+}
+
+// badName is the refusal of what a person has typed for a name, with the reason if the parser has one, as Docker says it.
+func badName(s string, err error) error {
+	if reason := err.Error(); strings.HasPrefix(reason, "invalid reference format: ") {
+		return newError(errdefs.ErrInvalidArgument, "%s", reason)
+	}
+	return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", s)
 }
 
 // parseTag is parseName for a name that an image is to be given: a digest
@@ -24,7 +32,7 @@ func parseName(s string) (reference.Named, error) {
 func parseTag(s string) (reference.NamedTagged, error) {
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", s)
+		return nil, badName(s, err)
 	}
 	if _, ok := named.(reference.Digested); ok {
 		return nil, newError(errdefs.ErrInvalidArgument, "refusing to create a tag with a digest reference: %q", s)

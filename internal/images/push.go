@@ -63,7 +63,7 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions, progress Pr
 func (s *Store) pushTargets(ref string, all bool) ([]reference.NamedTagged, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return nil, newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
+		return nil, badName(ref, err)
 	}
 	if _, ok := named.(reference.Digested); ok {
 		return nil, newError(errdefs.ErrInvalidArgument, "cannot push a digest reference: %q: push a tag, the registry tells the digest", ref)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -143,7 +144,7 @@ func (r Registries) insecure(host string) bool {
 	if bare == "localhost" {
 		addr, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 	}
-	for _, i := range append(alwaysInsecure, r.Insecure...) {
+	for _, i := range slices.Concat(alwaysInsecure, r.Insecure) {
 		if i == host || i == bare {
 			return true
 		}
