@@ -28,6 +28,7 @@ type archive struct {
 	file    *os.File
 	members map[string]member // by cleaned name; the first of a name counts
 	links   map[string]bool   // cleaned names of symbolic links
+	held    names             // in members and links
 }
 
 // member is a regular file of an archive.
@@ -169,6 +170,9 @@ func (a *archive) scanMember(ctx context.Context, h *tar.Header, b *budget) erro
 		return badArchive("member %q leaves the archive", h.Name)
 	}
 	name := path.Clean(h.Name)
+	if len(name) > maxPath || !a.held.hold(name) {
+		return badArchive("archive has too many members, or one with too long a name: %.40q", h.Name)
+	}
 	switch h.Typeflag {
 	case tar.TypeReg:
 	case tar.TypeDir, tar.TypeXGlobalHeader:

@@ -185,7 +185,7 @@ func assertWhole(t *testing.T, s *Store) {
 	assert.NilError(t, err)
 	layers, err := s.storage.Layers()
 	assert.NilError(t, err)
-	used, err := s.usedLayers(layers)
+	used, err := s.usedLayers(layers, nil)
 	assert.NilError(t, err)
 	for _, l := range layers {
 		assert.Assert(t, used[l.ID] || noted[l.UncompressedDigest], "layer %s belongs to nobody", l.ID)

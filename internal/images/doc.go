@@ -71,6 +71,6 @@
 // A Store starts no goroutine that outlives the call it serves (the compressor of
 // a push that is cut off leaves one of its own, and a block of a megabyte). Its methods may
 // be called concurrently. The storage's own locks are taken for single steps;
-// data is unpacked outside of them. No lock of this package is held while a
-// registry or an archive is read.
+// data is unpacked outside of them. No lock that another call waits for is
+// held while a registry or an archive is read.
 package images

@@ -267,7 +267,7 @@ func assertClean(t testing.TB, s *Store) {
 	t.Helper()
 	layers, err := s.storage.Layers()
 	assert.NilError(t, err)
-	used, err := s.usedLayers(layers)
+	used, err := s.usedLayers(layers, nil)
 	assert.NilError(t, err)
 	for _, l := range layers {
 		assert.Assert(t, used[l.ID], "layer %s belongs to nobody", l.ID)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/storage"
 )
 
@@ -76,13 +77,13 @@ func (s *Store) collect(keep time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("cannot list layers: %w", err)
 	}
-	used, err := s.usedLayers(layers)
+	used, err := s.usedLayers(layers, noted)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, l := range childrenFirst(layers) {
-		if used[l.ID] || l.ReadOnly || noted[l.UncompressedDigest] {
+		if used[l.ID] || l.ReadOnly {
 			continue
 		}
 		s.log.Info("deleting a layer that no image uses", "layer", l.ID)
@@ -93,9 +94,8 @@ func (s *Store) collect(keep time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// usedLayers is the set of IDs of layers that an image or a root filesystem
-// stands on.
-func (s *Store) usedLayers(layers []storage.Layer) (map[string]bool, error) {
+// usedLayers is the set of IDs of layers that an image, a root filesystem or a layer that a pull has noted stands on.
+func (s *Store) usedLayers(layers []storage.Layer, noted map[digest.Digest]bool) (map[string]bool, error) {
 	parents := make(map[string]string, len(layers))
 	for _, l := range layers {
 		parents[l.ID] = l.Parent
@@ -105,6 +105,11 @@ func (s *Store) usedLayers(layers []storage.Layer) (map[string]bool, error) {
 		for id != "" && !used[id] {
 			used[id] = true
 			id = parents[id]
+		}
+	}
+	for _, l := range layers {
+		if noted[l.UncompressedDigest] {
+			use(l.ID)
 		}
 	}
 	images, err := s.storage.Images()

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"path"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 )
@@ -105,6 +107,14 @@ func TestHostileRegistry(t *testing.T) {
 			_, _ = w.Write(body)
 		}
 	}
+	config := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: img.id(t), Size: int64(len(img.configJSON(t)))}
+	manifest := func(layer ocispec.Descriptor) func(http.ResponseWriter) {
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer, layer}}
+		m.SchemaVersion, m.Layers[0].MediaType = 2, ocispec.MediaTypeImageLayerGzip
+		raw, err := json.Marshal(m)
+		assert.NilError(t, err)
+		return say(raw)
+	}
 	s := openHasty(t)
 	changed := bytes.Clone(layer)
 	changed[9] ^= 1 // the operating system in gzip's header: it unpacks to the same
@@ -133,6 +143,8 @@ func TestHostileRegistry(t *testing.T) {
 		{"layer without end", "x:1", of(layerDigest, endless), "longer than the " + strconv.Itoa(len(layer)) + " bytes", 1},
 		{"manifest without end", "x:1", of("1", endless), "cannot pull", 0},
 		{"configuration without end", "x:1", of(configDigest, endless), "exceeded maximum allowed size", 0},
+		{"configuration that is a layer too", "x:1", of("1", manifest(config)), "calls its own configuration a layer", 0},
+		{"layer of a negative size", "x:1", of("1", manifest(ocispec.Descriptor{Digest: digest.Digest(layerDigest), Size: -1})), "a size of -1 bytes", 0},
 		{"500 for a layer", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }), "500", 3},
 		{"500 for a manifest", "x:1", of("1", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }), "500", 0},
 		{"layer that is gone", "x:1", of(layerDigest, func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) }), "cannot pull", 1},

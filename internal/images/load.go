@@ -22,6 +22,7 @@ import (
 	dockerarchive "go.podman.io/image/v5/docker/archive"
 	ocilayout "go.podman.io/image/v5/oci/layout"
 	"go.podman.io/image/v5/types"
+	"go.podman.io/storage"
 )
 
 // Progress receives what a long operation has to tell, as the messages of the
@@ -205,10 +206,10 @@ func otherPlatform(entries []ocispec.Descriptor, i int) bool {
 // when all are stored.
 func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress, name func(incoming) error) (err error) {
 	s.gate.enter()
-	var made []digest.Digest
+	var claimed []digest.Digest
 	defer func() {
-		if err != nil {
-			s.discard(made)
+		for _, id := range claimed {
+			s.claims.giveBack(id, err == nil, s.discard)
 		}
 		if cerr := s.gate.leave(err != nil); cerr != nil {
 			s.log.Warn("cannot delete the layers of an image that was refused", "error", cerr)
@@ -222,12 +223,10 @@ func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress,
 				return archiveError(ctx, err)
 			}
 		}
-		known := s.storage.Exists(in.id.Encoded())
+		s.claims.take(in.id, s.storage.Exists)
+		claimed = append(claimed, in.id)
 		if err := s.copyIn(ctx, copyRequest{src: in.ref, sys: sys, id: in.id, report: loadReport(progress, in.id)}); err != nil {
 			return archiveError(ctx, err)
-		}
-		if !known {
-			made = append(made, in.id)
 		}
 	}
 	for _, in := range list {
@@ -238,12 +237,10 @@ func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress,
 	return nil
 }
 
-// discard deletes images that came in with an archive that was then refused.
-func (s *Store) discard(made []digest.Digest) {
-	for _, id := range slices.Compact(made) {
-		if _, err := s.storage.DeleteImage(id.Encoded(), true); err != nil {
-			s.log.Warn("cannot delete an image of an archive that was refused", "image", id, "error", err)
-		}
+// discard deletes an image that came in with others, or for a name, and was then refused.
+func (s *Store) discard(id digest.Digest) {
+	if _, err := s.storage.DeleteImage(id.Encoded(), true); err != nil && !errors.Is(err, storage.ErrImageUnknown) && !errors.Is(err, storage.ErrNotAnImage) {
+		s.log.Warn("cannot delete an image that was refused", "image", id, "error", err)
 	}
 }
 

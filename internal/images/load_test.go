@@ -124,6 +124,8 @@ func TestLoadRefusesBadArchives(t *testing.T) {
 		{"through an absolute link", docker(with(file{name: "a", link: "/etc"}, file{name: "a/passwd", body: "x"})), `through the symbolic link "a" to "/etc"`},
 		{"through a climbing link", docker(with(file{name: "d/a", link: "../../x"}, file{name: "d/a/b/c", body: "x"})), `through the symbolic link "d/a"`},
 		{"hard link through an absolute link", docker(with(file{name: "a", link: "/etc"}, file{name: "x", hard: "a/shadow"})), `through the symbolic link "a"`},
+		{"name that Linux has none of", docker(with(file{name: strings.Repeat("a/", maxPath/2) + "x", body: "x"})), "a name or a target of more than 4096 bytes"},
+		{"link to such a name", docker(with(file{name: "x", link: strings.Repeat("a", maxPath+1)})), "a name or a target of more than 4096 bytes"},
 		{"wrong layer", dockerArchive(t, []testImage{good, lie}), "refused"},
 		{"wrong layer in OCI", ociArchive(t, []testImage{good, lie}), "refused"},
 		{"changed blob", blobOf(ociArchive(t, []testImage{good})), "cannot uncompress"},
@@ -141,6 +143,23 @@ func TestLoadRefusesBadArchives(t *testing.T) {
 			t.Log(err)
 			assertEmpty(t, s)
 		})
+	}
+}
+
+// Of two that bring in the same image at the same time, the one that is refused leaves it to the other.
+func TestLoadRefusedKeepsWhatAnotherBrings(t *testing.T) {
+	good, lie := simpleImage(t, "good", "good:1"), simpleImage(t, "lie", "lie:1")
+	lie.diffIDs = []digest.Digest{digest.FromString("something else")}
+	for _, succeeds := range []bool{true, false} {
+		s := openStore(t, nil)
+		s.gate.enter()
+		s.claims.take(good.id(t), s.storage.Exists) // the other one begins
+		assert.ErrorContains(t, s.Load(t.Context(), bytes.NewReader(dockerArchive(t, []testImage{good, lie})), nil), "refused")
+		assert.Check(t, s.storage.Exists(good.id(t).Encoded()))
+		s.claims.giveBack(good.id(t), succeeds, s.discard) // and ends
+		assert.NilError(t, s.gate.leave(!succeeds))
+		assert.Equal(t, s.storage.Exists(good.id(t).Encoded()), succeeds)
+		assertClean(t, s)
 	}
 }
 

@@ -74,7 +74,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 func (s *Store) pullAll(ctx context.Context, ref string, o PullOptions, progress Progress) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
+		return badName(ref, err)
 	}
 	if !reference.IsNameOnly(named) {
 		return newError(errdefs.ErrInvalidArgument, "tag can't be used with --all-tags/-a: %q", ref)
@@ -103,7 +103,9 @@ func (s *Store) pullAll(ctx context.Context, ref string, o PullOptions, progress
 // pullGuarded stores and names what a registry has.
 func (s *Store) pullGuarded(ctx context.Context, g *guardedSource, head pulled, named reference.Named, sys *types.SystemContext, progress Progress) (err error) {
 	s.gate.enter()
+	s.claims.take(head.id, s.storage.Exists)
 	defer func() {
+		s.claims.giveBack(head.id, err == nil, s.discard)
 		// What an interrupted pull has got is there for the next one.
 		keep := err != nil && (ctx.Err() != nil || interrupted(err))
 		if !keep {
@@ -179,6 +181,14 @@ func describe(ctx context.Context, g *guardedSource, sys *types.SystemContext) (
 	config, err := img.OCIConfig(ctx)
 	if err != nil {
 		return pulled{}, badArchive("image has a configuration that does not parse: %v", err)
+	}
+	for _, l := range img.LayerInfos() {
+		switch {
+		case l.Digest == p.id: // it would come in past the guard
+			return pulled{}, badArchive("image calls its own configuration a layer")
+		case l.Size < 0: // it could come in without an end
+			return pulled{}, badArchive("a layer of the image has a size of %d bytes in its manifest", l.Size)
+		}
 	}
 	p.platform, p.layers = config.Platform, config.RootFS.DiffIDs
 	g.setConfig(p.id)

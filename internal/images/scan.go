@@ -33,6 +33,24 @@ type layerScan struct {
 	// outward are the symbolic links of this layer that point to an
 	// absolute path or out of the root.
 	outward map[string]string
+	held    names // in outward
+}
+
+// maxPath is PATH_MAX: the kernel makes no file of a longer name, and no symbolic link to one.
+const maxPath = 4096
+
+// maxNames bounds the names that a scan remembers, in bytes: those of some hundreds of thousands of files.
+const maxNames = 64 << 20
+
+// names counts what names take in memory.
+type names int
+
+// hold counts names more; false if they are too many. 100 is about what a map takes besides.
+func (n *names) hold(more ...string) bool {
+	for _, m := range more {
+		*n += names(len(m)) + 100
+	}
+	return *n <= maxNames
 }
 
 // errNotTar says that a stream does not even begin like a tar archive.
@@ -67,6 +85,9 @@ func scanLayer(ctx context.Context, r io.Reader, b *budget) error {
 // entry checks one entry. The size is the one that the file will have: a sparse
 // file's is larger than its part of the archive.
 func (s *layerScan) entry(h *tar.Header) error {
+	if len(h.Name) > maxPath || len(h.Linkname) > maxPath {
+		return badArchive("entry %.40q… of a layer has a name or a target of more than %d bytes", h.Name, maxPath)
+	}
 	name, ok := insideRoot(h.Name)
 	if !ok {
 		return badArchive("entry %q of a layer leaves the root filesystem", h.Name)
@@ -81,6 +102,9 @@ func (s *layerScan) entry(h *tar.Header) error {
 	case tar.TypeSymlink:
 		if path.IsAbs(h.Linkname) || climbsOut(path.Dir(name), h.Linkname) {
 			s.outward[name] = h.Linkname
+			if !s.held.hold(name, h.Linkname) {
+				return badArchive("a layer has too many symbolic links that lead out of it: more than %d bytes of names", maxNames)
+			}
 		}
 	case tar.TypeLink:
 		target, ok := insideRoot(h.Linkname)

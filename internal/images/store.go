@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,11 +15,6 @@ import (
 	"github.com/containerd/errdefs"
 	"go.podman.io/storage"
 )
-
-// DefaultMaxLoadBytes is the limit on what one archive or one pull may unpack
-// to when [Options].MaxLoadBytes is zero: 64 GiB, several times the largest
-// images in use, and less than what fills a usual disk unnoticed.
-const DefaultMaxLoadBytes = 64 << 30
 
 // Options says where a [Store] lives and what it may do. Paths are absolute.
 type Options struct {
@@ -35,7 +31,7 @@ type Options struct {
 	// used and never changed. One that is not there is left out. They need the driver overlay.
 	AdditionalStores []string
 	// MaxLoadBytes bounds what one archive or one pulled image may unpack
-	// to, in bytes. Zero means [DefaultMaxLoadBytes].
+	// to, in bytes. Zero is no limit.
 	MaxLoadBytes int64
 	// Registries says how registries are reached.
 	Registries Registries
@@ -63,6 +59,7 @@ type Store struct {
 	storage storage.Store
 	config  *hostConfig
 	gate    gate
+	claims  claims
 	rootfs  keyedMutex
 	pause   func(attempt int) time.Duration // before an attempt to download
 
@@ -129,7 +126,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.MaxLoadBytes == 0 {
-		o.MaxLoadBytes = DefaultMaxLoadBytes
+		o.MaxLoadBytes = math.MaxInt64
 	}
 	if o.MaxLoadBytes < 0 {
 		return o, newError(errdefs.ErrInvalidArgument, "limit of %d bytes on images is negative", o.MaxLoadBytes)
