@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
 )
 
 // TestPackagesSayWhatTheyAre: a package's comment is its contract, for a package of nothing but tests too.
@@ -39,6 +40,38 @@ func TestHackingNamesEveryPackage(t *testing.T) {
 			t.Errorf("HACKING.md has no line for `%s`", p.path())
 		}
 	}
+}
+
+// TestHackingTellsTheImports: its columns "may use" and "may be used by" are those of mayImport.
+func TestHackingTellsTheImports(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root(t), "HACKING.md"))
+	assert.NilError(t, err)
+	names := func(paths []string) string {
+		short := make([]string, 0, len(paths))
+		for _, p := range paths {
+			short = append(short, strings.TrimPrefix(p, "internal/"))
+		}
+		slices.Sort(short)
+		return strings.Join(short, ", ")
+	}
+	rows := 0
+	for line := range strings.Lines(string(data)) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) != 6 || !strings.Contains(cells[1], "`internal/") {
+			continue
+		}
+		rows++
+		path := strings.Trim(cells[1], " `")
+		var users []string
+		for user, used := range mayImport {
+			if slices.Contains(used, path) {
+				users = append(users, user)
+			}
+		}
+		assert.Check(t, is.Equal(strings.TrimSpace(cells[3]), names(mayImport[path])), "what %s may use", path)
+		assert.Check(t, is.Equal(strings.TrimSpace(cells[4]), names(users)), "who may use %s", path)
+	}
+	assert.Assert(t, rows > 10, "the table of HACKING.md has %d rows of packages", rows)
 }
 
 // namesOfNothing are names of packages that say where code was put, not what it is about. They only ever grow.
