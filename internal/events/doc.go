@@ -13,6 +13,9 @@
 // to the nanosecond and both inclusive. They hold for late events too: one whose own time lies outside is not
 // delivered, whenever it is told.
 //
+// A [Place] is how far a subscription has come. It can be saved, and [Hub.Resume] goes on from it in the next
+// process: an event is found again by its time and what it says, so nothing is left out and nothing told twice.
+//
 // # On disk
 //
 //	events/

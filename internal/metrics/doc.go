@@ -28,6 +28,6 @@
 //
 // # Ownership
 //
-// Serve runs until Close, which ends it and waits. Figures are asked for in the
-// goroutine of the request, at most a few seconds; all methods may be called by anybody.
+// Serve runs until Close, which hangs up on everybody. Figures are asked for in the
+// goroutine of the request, which ends within seconds whatever its client does; all methods may be called by anybody.
 package metrics

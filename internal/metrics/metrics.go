@@ -74,7 +74,7 @@ func New(s Sources, version string, log *slog.Logger) *Metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 2 * askTimeout}))
-	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: askTimeout, IdleTimeout: 5 * time.Minute}
+	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: askTimeout, WriteTimeout: 3 * askTimeout, IdleTimeout: 5 * time.Minute}
 	return m
 }
 
