@@ -54,12 +54,12 @@ test-integration-%: deps build
 	trap sweep EXIT; \
 	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS)
 
-# What only integration tests are built with is checked too.
 .PHONY: soak
 soak: ## the integration tests with many more rounds, and waits that take their time; hours
 	LRD_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout=1h ./internal/images -run TestKilledAtAnyPoint
 	LRD_SOAK=1 $(MAKE) --no-print-directory test-integration TESTFLAGS='-timeout=6h $(TESTFLAGS)'
 
+# What only integration tests are built with is checked too.
 .PHONY: lint
 lint: export GOFLAGS := $(GOFLAGS),integration
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck
