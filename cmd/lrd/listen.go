@@ -10,9 +10,12 @@ import (
 	"strconv"
 )
 
-// listenOwn makes the API's socket where lrd.socket would have made it: for
-// root and one group, nobody else.
-func listenOwn(path, group string) (net.Listener, error) {
+// listenOwn makes the API's socket where lrd.socket would have made it: for root and one group, nobody else. A socket
+// that somebody listens on is left alone: systemd's lrd.socket, of which this process was not told, or another daemon.
+func listenOwn(path string, gid int) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("cannot listen on %s: somebody does already (systemctl status lrd.socket): start lrd with systemctl start lrd, or stop that one", path), c.Close())
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -20,12 +23,20 @@ func listenOwn(path, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	gid := 0
-	if g, err := user.LookupGroup(group); err == nil {
-		gid, _ = strconv.Atoi(g.Gid)
-	}
 	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot protect %s: %w", path, err), l.Close())
 	}
 	return l, nil
+}
+
+// groupID is the number of a group, which may be named by it.
+func groupID(group string) (int, error) {
+	if gid, err := strconv.ParseUint(group, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("there is no group %q (the key group): make it with groupadd --system %[1]s, or name another one", group)
+	}
+	return strconv.Atoi(g.Gid)
 }

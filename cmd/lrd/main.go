@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -72,10 +73,7 @@ type cli struct {
 
 // run is main without the process: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	name, rest := "serve", args
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		name, rest = args[0], args[1:]
-	}
+	name, rest := commandOf(args)
 	// The first signal asks to stop; a second one, while that takes its time, ends the process as it would any other.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -102,6 +100,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitUsage
 }
 
+// commandOf finds the subcommand. Without one it is serve, but for the two questions that people ask a program that
+// they do not know.
+func commandOf(args []string) (name string, rest []string) {
+	switch {
+	case len(args) == 0:
+		return "serve", args
+	case !strings.HasPrefix(args[0], "-"):
+		return args[0], args[1:]
+	case len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]):
+		return "help", nil
+	case len(args) == 1 && slices.Contains([]string{"-v", "-version", "--version"}, args[0]):
+		return "version", nil
+	}
+	return "serve", args
+}
+
 // complain says why a command failed. What the daemon says goes to the journal, as errors; the tools speak to a person.
 func complain(stderr io.Writer, name string, err error) {
 	say := func(line string) { fmt.Fprintln(stderr, "lrd: "+line) }
@@ -123,11 +137,12 @@ func runHelp(_ context.Context, c *cli) error {
 	return nil
 }
 
-// flagSet is an empty set of flags for a subcommand, which says on c.stderr what is wrong.
+// flagSet is an empty set of flags for a subcommand, for parse.
 func (c *cli) flagSet(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet("lrd "+name, flag.ContinueOnError)
-	fs.SetOutput(c.stderr)
-	fs.Usage = func() {} // parse prints the flags, to somebody who asks; after a mistake they would only bury its line
+	// parse says what is wrong, and prints the flags to somebody who asks: after a mistake they would only bury its line.
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
 	return fs
 }
 
@@ -138,6 +153,7 @@ func (c *cli) parse(fs *flag.FlagSet) error {
 		c.printFlags(fs)
 		return err
 	case err != nil:
+		fmt.Fprintf(c.stderr, "lrd: %v; %s --help lists the flags\n", err, fs.Name())
 		return errUsage
 	case fs.NArg() > 0:
 		fmt.Fprintf(c.stderr, "lrd: unexpected argument %q (a boolean flag takes its value after =, as in --live-restore=false)\n", fs.Arg(0))
@@ -199,7 +215,7 @@ func runServe(ctx context.Context, c *cli) error {
 		return err
 	}
 	log, level := newLogger(c.stderr, cfg.Level())
-	for _, w := range cfg.Warnings() {
+	for _, w := range warnings(cfg) {
 		log.Warn(w)
 	}
 	err = serve(ctx, src, cfg, log, level)
@@ -209,4 +225,13 @@ func runServe(ctx context.Context, c *cli) error {
 		return nil
 	}
 	return err
+}
+
+// warnings are what keeps nobody from starting, one sentence each: containers that need what is not there say so.
+func warnings(cfg *config.Config) []string {
+	all := cfg.Warnings()
+	for _, missing := range checkFiles(nil, cfg) {
+		all = append(all, missing.Error())
+	}
+	return all
 }

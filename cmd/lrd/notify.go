@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -124,19 +122,15 @@ func (d *daemon) extended(do func() error) error {
 	return err
 }
 
-// reloadOnSignal reloads the configuration at each SIGHUP, until ctx is done.
-func (d *daemon) reloadOnSignal(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+// reloadOnSignal reloads the configuration at each SIGHUP, until ctx is done. What comes of it is in the log and the
+// status, which the Coordinator sees to.
+func (d *daemon) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			if _, err := d.reload.Reload(ctx); err != nil {
-				d.log.Error("Cannot reload the configuration; the old one stays in force", "error", err)
-			}
+			_, _ = d.reload.Reload(ctx)
 		}
 	}
 }

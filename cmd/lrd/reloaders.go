@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 
 	"lrd/internal/config"
 	"lrd/internal/images"
+	"lrd/internal/oci"
 	"lrd/internal/reload"
 )
 
@@ -19,23 +21,41 @@ func (d *daemon) reloaders(level *slog.LevelVar) []reload.Reloader {
 		reload.Func(func(_ context.Context, _, next *config.Config) (func(), error) {
 			return func() { level.Set(next.Level()) }, nil
 		}),
-		reload.Func(func(_ context.Context, _, next *config.Config) (func(), error) { return nil, checkFiles(next) }),
+		reload.Func(func(_ context.Context, old, next *config.Config) (func(), error) {
+			if missing := checkFiles(old, next); missing != nil {
+				return nil, missing
+			}
+			return nil, nil
+		}),
 		reload.Func(d.prepareRegistries),
 	}
 }
 
-// checkFiles sees to it that what the configuration names is there.
-func checkFiles(c *config.Config) error {
-	var errs []error
-	if p := c.SeccompProfile; p != "" && p != "builtin" && p != "unconfined" {
-		_, err := os.Stat(p)
-		errs = append(errs, err)
+// checkFiles says what the configuration names and is not there, as far as it changed from old; with a nil old, all of it.
+func checkFiles(old, c *config.Config) (missing config.Errors) {
+	changed := map[string]bool{}
+	if old != nil {
+		for _, change := range config.Diff(old, c) {
+			changed[change.Key] = true
+		}
 	}
-	if rt, ok := c.Runtimes[c.DefaultRuntime]; ok {
-		_, err := exec.LookPath(rt.Path)
-		errs = append(errs, err)
+	check := func(key, entry string, err error) {
+		if err != nil && (old == nil || changed[key]) {
+			missing = append(missing, &config.Error{Origin: c.Origin(key + entry), Key: key + entry, Problem: "cannot use it: " + err.Error()})
+		}
 	}
-	return errors.Join(errs...)
+	if p := c.SeccompProfile; p != "builtin" && p != "unconfined" {
+		text, err := os.ReadFile(p)
+		if err == nil {
+			err = oci.CheckSeccompProfile(string(text))
+		}
+		check("seccomp-profile", "", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
+		_, err := exec.LookPath(c.Runtimes[name].Path)
+		check("runtimes", "."+name, err)
+	}
+	return missing
 }
 
 // prepareRegistries lets the image store know how registries are reached.

@@ -7,13 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"lrd/internal/api"
 	"lrd/internal/config"
@@ -80,11 +83,16 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	if d.set, err = fdstore.Receive(); err != nil {
 		return fmt.Errorf("cannot receive descriptors from systemd: %w", err)
 	}
-	listeners, err := d.listen(cfg)
+	// A SIGHUP that comes before there is a configuration to reload waits; without this it would end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	watch, err := d.open(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	watch, err := d.open(ctx, cfg)
+	// Not before: what is started by hand, or beside another lrd, has been refused, and leaves the path of the socket alone.
+	listeners, err := d.listen(cfg)
 	if err != nil {
 		return err
 	}
@@ -121,7 +129,7 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	d.serveAPI(listeners)
 	d.serveMetrics()
 	d.serveDebug()
-	d.work.Go(func() { d.reloadOnSignal(ctx) })
+	d.work.Go(func() { d.reloadOnSignal(ctx, hup) })
 	d.work.Go(func() { d.watchdog(ctx) })
 
 	if err := d.notify(systemd.SdNotifyReady, "STATUS="+d.status(ctx)); err != nil {
@@ -146,6 +154,11 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 		return nil, fmt.Errorf("cannot use systemd's descriptor store; lrd runs as a service of it (systemctl start lrd): %w", err)
 	}
 	d.closers = append(d.closers, d.store.Close)
+	root, err := claim(cfg.DataRoot)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, root.Close)
 	for _, dir := range []string{filepath.Join(cfg.DataRoot, "containers"), filepath.Join(cfg.ExecRoot, "containers"), filepath.Join(cfg.DataRoot, "tmp")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, err
@@ -190,6 +203,26 @@ func (d *daemon) open(ctx context.Context, cfg *config.Config) (watch *units.Wat
 	return watch, nil
 }
 
+// claim takes the data-root for this process, for as long as what it returns is open: two daemons in one would each
+// take the other's containers for its own.
+func claim(dataRoot string) (*os.File, error) {
+	if err := os.MkdirAll(dataRoot, 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make data-root: %w", err)
+	}
+	dir, err := os.Open(dataRoot)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open data-root: %w", err)
+	}
+	// The lock goes with the process, however it ends.
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another lrd uses it (systemctl status lrd): stop that one, or give this one a data-root and an exec-root of its own")
+		}
+		return nil, errors.Join(fmt.Errorf("cannot use data-root %s: %w", dataRoot, err), dir.Close())
+	}
+	return dir, nil
+}
+
 func networkOptions(cfg *config.Config, log *slog.Logger) networks.Options {
 	var pools []networks.Pool
 	for _, p := range cfg.AddressPools {
@@ -226,7 +259,15 @@ func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
 		return listeners, err
 	}
 	d.log.Warn("Started without lrd.socket: clients that connect during a restart will be refused", "socket", config.DefaultSocket)
-	l, err := listenOwn(config.DefaultSocket, cfg.Group)
+	gid, err := groupID(cfg.Group)
+	if err != nil {
+		err = fmt.Errorf("cannot protect %s: %w", config.DefaultSocket, err)
+		if !cfg.Origin("group").IsDefault() {
+			return nil, err
+		}
+		d.log.Warn("Nobody but root can use the API", "error", err)
+	}
+	l, err := listenOwn(config.DefaultSocket, gid)
 	if err != nil {
 		return nil, err
 	}

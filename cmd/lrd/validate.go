@@ -18,7 +18,7 @@ func runValidate(_ context.Context, c *cli) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range cfg.Warnings() {
+	for _, w := range warnings(cfg) {
 		fmt.Fprintln(c.stderr, "lrd: warning: "+w)
 	}
 	_, err = fmt.Fprintln(c.stdout, "ok")

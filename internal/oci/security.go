@@ -167,3 +167,12 @@ func seccompProfile(opts SecurityOptions, in *Input, s *specs.Spec) (*specs.Linu
 	}
 	return seccomp.GetDefaultProfile(s)
 }
+
+// CheckSeccompProfile says what is wrong with the text of a seccomp profile, as far as it can be told without a container.
+func CheckSeccompProfile(text string) error {
+	s := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}
+	if _, err := seccomp.LoadProfile(text, s); err != nil {
+		return invalid("invalid seccomp profile: %v", err)
+	}
+	return nil
+}
