@@ -96,8 +96,13 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	if err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// From here on a stop waits until the start is through: what lrd-standby gives back is passed to it again by leave.
+	starting := context.WithoutCancel(ctx)
 	// Before anybody opens a container's output: two processes must not drain it.
-	d.takeBack(ctx)
+	d.takeBack(starting)
 	d.coordinate(src, cfg, level)
 
 	begin := time.Now()
@@ -107,10 +112,10 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	// became of them: who waits for an exit, or reads the output of a container that removes itself at its end,
 	// must be there before the exit is told.
 	resume := func() { d.sessions.Restore(d.set, d.api.Resume) }
-	if err := d.ctrs.Restore(ctx, d.set, resume); err != nil {
+	if err := d.ctrs.Restore(starting, d.set, resume); err != nil {
 		return fmt.Errorf("cannot restore the containers: %w", err)
 	}
-	d.dropUnknown(ctx)
+	d.dropUnknown(starting)
 	n := d.ctrs.Counts()
 	log.Info("Restored the containers", "containers", n.Total, "running", n.Running, "streams", d.sessions.Count(), "took", time.Since(begin).Round(time.Millisecond))
 	d.metrics.Restored(n.Total, time.Since(begin))

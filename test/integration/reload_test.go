@@ -129,7 +129,10 @@ func TestReloadSignal(t *testing.T) {
 	l.config("")
 	l.hangup()
 	l.eventually(20*time.Second, "debug is off", func() bool { return !l.debugging() })
-	assert.Equal(t, l.exec("systemctl", "show", "--property=ActiveState", "--value", "lrd.service"), "active")
+	// It is debug's turn first: the reload as a whole may take a moment more.
+	l.eventually(20*time.Second, "the reload is over", func() bool {
+		return l.exec("systemctl", "show", "--property=ActiveState", "--value", "lrd.service") == "active"
+	})
 }
 
 // TestReloadCrowd is twenty reloads at once, of both kinds, while containers are being started.
