@@ -103,7 +103,7 @@ func (s *source) relieve(fd int, all bool) {
 	}
 	if s.via != nil {
 		for { // the console's own buffer is small
-			if n, _ := unix.Splice(fd, nil, s.viaFD, nil, consoleMax, spliceFlags); n <= 0 {
+			if n, err := unix.Splice(fd, nil, s.viaFD, nil, consoleMax, spliceFlags); n <= 0 && err != unix.EINTR { // an errno
 				break
 			}
 		}
@@ -138,7 +138,11 @@ func (s *source) excess(fd int) int {
 	}
 	// A pipe is full when its pages are used up, however little is in each.
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	_, err = unix.Poll(p, 0)
+	for {
+		if _, err = unix.Poll(p, 0); err != unix.EINTR { // an errno
+			break
+		}
+	}
 	if stuffed := err == nil && p[0].Revents&unix.POLLOUT == 0; have <= size/2 && !stuffed {
 		return 0
 	}

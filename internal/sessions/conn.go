@@ -191,11 +191,18 @@ func (c *Conn) atomic() int {
 func (c *Conn) awaitGone() {
 	// Read calls the function again each time the runtime's poller hears of the descriptor; a hang-up is one
 	// of those times.
-	_ = c.raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd)}}
+	_ = c.raw.Read(hungUp)
+}
+
+// hungUp says whether nobody is at the other end any more.
+func hungUp(fd uintptr) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	for {
 		_, err := unix.Poll(p, 0)
-		return err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
-	})
+		if err != unix.EINTR { // an errno; a signal of Go's own scheduler is enough for it
+			return err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		}
+	}
 }
 
 // lingerTime bounds how long a finished session waits for the client to close. It is far more than a living
