@@ -97,7 +97,10 @@ deps: ## install what tests and labs need and this machine lacks
 	@./test/lab/lab deps
 
 .PHONY: install
-install: ## install what is built, and the systemd units, under $(DESTDIR)$(PREFIX)
+install: ## install what is built, the systemd units and the manual pages, under $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/lrd.toml.5
+	install -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 packaging/man/lrd.8
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	install -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $(wildcard packaging/systemd/*.service packaging/systemd/*.socket packaging/systemd/*.slice)
 	install -m 644 packaging/systemd/lrd.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/lrd.conf

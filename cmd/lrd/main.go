@@ -61,7 +61,7 @@ func commands() []command {
 		{"config", "[FLAGS] [--from-docker FILE]", "print the configuration as TOML, or Docker's daemon.json as such", runConfig},
 		{"reload", "[--socket PATH] [--timeout DURATION]", "make the running daemon take its configuration over", runReload},
 		{"version", "", "print the version", runVersion},
-		{"help", "", "print this", runHelp},
+		{"help", "", "print the list of commands", runHelp},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,5 +86,16 @@ func TestReloadSurvivesNonsense(t *testing.T) {
 		answer.Store(tc.handler)
 		_, err := requestReload(t.Context(), socket)
 		assert.ErrorContains(t, err, tc.want)
+	}
+}
+
+// TestManualNamesEveryCommand holds packaging/man/lrd.8 to the table of commands.
+func TestManualNamesEveryCommand(t *testing.T) {
+	page, err := os.ReadFile("../../packaging/man/lrd.8")
+	assert.NilError(t, err)
+	escape := strings.NewReplacer("-", `\-`, "'", `\(aq`).Replace
+	for _, cmd := range commands() {
+		entry := strings.TrimSpace(`\fBlrd `+escape(cmd.name)+`\fR `+escape(cmd.args)) + "\n" + escape(cmd.doc) + "\n"
+		assert.Check(t, strings.Contains(string(page), ".TP\n"+entry), "the manual page lacks:\n%s", entry)
 	}
 }

@@ -14,16 +14,19 @@ import (
 	"gotest.tools/v3/golden"
 )
 
-// TestReference holds docs/configuration.md up to date.
+// TestReference holds up to date what is made from the table.
 func TestReference(t *testing.T) {
-	const file = "../../docs/configuration.md"
-	if golden.FlagUpdate() {
-		assert.NilError(t, os.MkdirAll("../../docs", 0o755))
-		assert.NilError(t, os.WriteFile(file, []byte(Reference()), 0o644))
+	for file, text := range map[string]string{
+		"../../docs/configuration.md":    Reference(),
+		"../../packaging/man/lrd.toml.5": Manual(),
+	} {
+		if golden.FlagUpdate() {
+			assert.NilError(t, os.WriteFile(file, []byte(text), 0o644))
+		}
+		on, err := os.ReadFile(file)
+		assert.NilError(t, err)
+		assert.Check(t, string(on) == text, "%s is out of date: go test ./internal/config -run Reference -update", file)
 	}
-	on, err := os.ReadFile(file)
-	assert.NilError(t, err)
-	assert.Assert(t, string(on) == Reference(), "docs/configuration.md is out of date: go test ./internal/config -run Reference -update")
 }
 
 // TestTable holds what every key of the table must have.
