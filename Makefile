@@ -97,7 +97,7 @@ deps: ## install what tests and labs need and this machine lacks
 	@./test/lab/lab deps
 
 .PHONY: install
-install: ## install what is built, the systemd units and the manual pages, under $(DESTDIR)$(PREFIX)
+install: ## install what is built, the systemd units, firewalld's zone and the manual pages, under $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/lrd.toml.5
 	install -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 packaging/man/lrd.8
@@ -105,6 +105,7 @@ install: ## install what is built, the systemd units and the manual pages, under
 	install -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $(wildcard packaging/systemd/*.service packaging/systemd/*.socket packaging/systemd/*.slice)
 	install -m 644 packaging/systemd/lrd.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/lrd.conf
 	install -m 644 packaging/systemd/lrd.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/lrd.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/firewalld/zones packaging/firewalld/lrd.xml
 	if [ -x "$(LRD_BIN)" ]; then install -D -m 755 "$(LRD_BIN)" $(DESTDIR)$(PREFIX)/bin/lrd; fi
 	for helper in $(BIN)/lrd-*; do \
 		if [ -x "$$helper" ]; then install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/lrd "$$helper"; fi; \

@@ -77,7 +77,7 @@ type Manager struct {
 	ports     *portTable
 	changed   uint64 // counts changes of what rules depend on
 	warnings  []string
-	// inIptables are the bridges that have rules in iptables.
+	// inIptables are the bridges that have rules in iptables: "iptables lrd0", "ip6tables …".
 	inIptables map[string]bool
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -371,19 +372,24 @@ func TestWay(t *testing.T) {
 	}
 }
 
-// fakeIptables plays a host where iptables drops what it forwards.
+// fakeIptables plays a host where iptables drops what it forwards, and where firewalld is.
 type fakeIptables struct {
 	listed string
 	ran    []string
 	err    error
+	chains string // more of them, in JSON
+	zones  string // what firewalld's table says
 }
 
 func (f *fakeIptables) run(_ context.Context, _, name string, args ...string) ([]byte, error) {
 	line := name + " " + strings.Join(args, " ")
 	switch line {
 	case "nft -j list chains":
-		return os.ReadFile("testdata/chains.json")
-	case "iptables -w -S FORWARD":
+		data, err := os.ReadFile("testdata/chains.json")
+		return []byte(strings.Replace(string(data), "]}", f.chains+"]}", 1)), err
+	case "nft list table inet firewalld":
+		return []byte(f.zones), nil
+	case "iptables -w -S FORWARD", "ip6tables -w -S FORWARD":
 		return []byte(f.listed), f.err
 	}
 	f.ran = append(f.ran, line)
@@ -392,9 +398,13 @@ func (f *fakeIptables) run(_ context.Context, _, name string, args ...string) ([
 
 func TestForwardPolicyOfOthers(t *testing.T) {
 	const in, out = "iptables -w -I FORWARD -i lrd0 -j ACCEPT", "iptables -w -I FORWARD -o lrd0 -j ACCEPT"
+	four := Network{Name: "bridge", Bridge: "lrd0", Subnets: []Subnet{{Gateway: netip.MustParseAddr("10.0.0.1")}}}
+	both := four
+	both.Subnets = append(slices.Clone(four.Subnets), Subnet{Gateway: netip.MustParseAddr("fd00::1")})
 	for _, tc := range []struct {
 		name    string
 		fake    fakeIptables
+		network Network
 		ran     []string
 		advised bool
 	}{
@@ -402,16 +412,38 @@ func TestForwardPolicyOfOthers(t *testing.T) {
 		{name: "half", fake: fakeIptables{listed: "-P FORWARD DROP\n-A FORWARD -i lrd0 -j ACCEPT\n"}, ran: []string{out}},
 		{name: "done", fake: fakeIptables{listed: "-P FORWARD DROP\n-A FORWARD -i lrd0 -j ACCEPT\n-A FORWARD -o lrd0 -j ACCEPT\n"}},
 		{name: "no iptables", fake: fakeIptables{err: errors.New("not found")}, advised: true},
+		{name: "IPv6", fake: fakeIptables{listed: "-P FORWARD DROP\n"}, network: both, ran: []string{in, out, "ip6tables" + in[8:], "ip6tables" + out[8:]}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := &Manager{run: tc.fake.run, log: discard(), inIptables: map[string]bool{}, networks: map[string]*pool{"x": {Network: Network{Name: "bridge", Bridge: "lrd0"}}}}
+			if tc.network.Name == "" {
+				tc.network = four
+			}
+			m := &Manager{run: tc.fake.run, log: discard(), inIptables: map[string]bool{}, networks: map[string]*pool{"x": {Network: tc.network}}}
 			warnings := strings.Join(m.checkForward(t.Context()), "\n")
 			assert.Check(t, cmp.DeepEqual(tc.fake.ran, tc.ran))
 			assert.Check(t, cmp.Contains(warnings, "inet firewall fwd drops forwarded packets"))
 			assert.Check(t, cmp.Equal(strings.Contains(warnings, "iptables -I FORWARD"), tc.advised))
 			tc.fake.ran = nil
-			assert.Check(t, tc.advised || m.forgetIptables(t.Context(), Network{Bridge: "lrd0"}) == nil)
-			assert.Check(t, tc.advised || len(tc.fake.ran) == 2, "its rules stay behind: %q", tc.fake.ran)
+			assert.Check(t, tc.advised || m.forgetIptables(t.Context(), tc.network) == nil)
+			assert.Check(t, tc.advised || len(tc.fake.ran) == 2*len(tc.network.Subnets), "its rules stay behind: %q", tc.fake.ran)
 		})
+	}
+}
+
+func TestBridgesInNoZoneOfFirewalld(t *testing.T) {
+	const chains = `, {"chain": {"family": "inet", "table": "firewalld", "name": "filter_FORWARD", "handle": 9, "type": "filter", "hook": "forward", "prio": 10, "policy": "accept"}}`
+	for _, tc := range []struct{ chains, zones, left string }{
+		{"", "", ""},
+		{chains, `iifname "eth0" jump filter_FWD_public`, `"br-own", "lrd0"`},
+		{chains, `iifname "lrd*" jump filter_FWD_lrd`, `"br-own"`},
+		{chains, "iifname \"lrd*\" jump filter_FWD_lrd\niifname \"br-own\" jump filter_FWD_lrd", ""},
+	} {
+		fake := fakeIptables{chains: tc.chains, zones: tc.zones}
+		m := &Manager{run: fake.run, log: discard(), inIptables: map[string]bool{}, networks: map[string]*pool{
+			"x": {Network: Network{Name: "x", Bridge: "lrd0"}}, "a": {Network: Network{Name: "a", Bridge: "br-own"}},
+		}}
+		warnings := strings.Join(m.checkForward(t.Context()), "\n")
+		assert.Check(t, cmp.Equal(strings.Contains(warnings, "firewalld has the bridges "+tc.left+" in no zone"), tc.left != ""), warnings)
+		assert.Check(t, cmp.Equal(strings.Contains(warnings, "firewalld has"), tc.left != ""), warnings)
 	}
 }

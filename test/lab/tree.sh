@@ -69,5 +69,5 @@ tree_prepare() {
     printf '127.0.0.1 localhost %s\n::1 localhost\n' "$machine" >"$root/etc/hosts"
     : >"$root/etc/fstab"
     # Nothing of an lrd that may be on the machine itself: what a lab has is what `install` brings.
-    rm -rf "$root"/etc/lrd "$root"/usr/bin/lrd "$root"/usr/lib/systemd/system/lrd*
+    rm -rf "$root"/etc/lrd "$root"/usr/bin/lrd "$root"/usr/lib/systemd/system/lrd* "$root"/usr/lib/firewalld/zones/lrd.xml
 }
