@@ -1,12 +1,10 @@
 package api
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/moby/moby/api/types/container"
 
@@ -41,8 +39,7 @@ func (s *Server) archiveGet(w http.ResponseWriter, r *request) error {
 	if err := tellPath(w, a.Stat); err != nil {
 		return err
 	}
-	defer endWrites(w, r.Context())()
-	return sendArchive(r.Context(), w, func(out io.Writer) error { return a.Write(r.Context(), out) })
+	return sendArchive(w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }
 
 func (s *Server) archivePut(w http.ResponseWriter, r *request) error {
@@ -52,7 +49,6 @@ func (s *Server) archivePut(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer endReads(w, r.Context())()
 	if err := s.Containers.Extract(r.Context(), r.vars["ref"], path, r.Body, o); err != nil {
 		return err
 	}
@@ -68,8 +64,7 @@ func (s *Server) containerExport(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer func() { _ = a.Close() }() // it is only read
-	defer endWrites(w, r.Context())()
-	return sendArchive(r.Context(), w, func(out io.Writer) error { return a.Write(r.Context(), out) })
+	return sendArchive(w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }
 
 func archivePath(q *params) (string, error) {
@@ -86,13 +81,4 @@ func tellPath(w http.ResponseWriter, stat container.PathStat) error {
 	}
 	w.Header().Set(pathStatHeader, base64.StdEncoding.EncodeToString(told))
 	return nil
-}
-
-// endReads and endWrites end what waits for the client when ctx is done; stop undoes it.
-func endReads(w http.ResponseWriter, ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })
-}
-
-func endWrites(w http.ResponseWriter, ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) })
 }

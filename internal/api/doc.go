@@ -17,9 +17,10 @@
 //
 // A query ends with its client: its context is that of the connection. A change runs to its end even though
 // the client hangs up, as with dockerd: half a stop helps nobody. A stream (logs, attach, exec, events, wait,
-// stats, pull, load) ends with its client, and at once when the daemon leaves, so that a restart waits for no
-// client; all but pull and load are sessions by then, which the next daemon goes on with (package sessions). [Server.Shutdown] stops streams first, lets queries and changes finish, and cancels what is left
-// when its own context is done.
+// stats) ends with its client, and at once when the daemon leaves, so that a restart waits for no client; it is a
+// session by then, which the next daemon goes on with (package sessions). A transfer (pull, push, load, save, import, cp,
+// export) ends likewise, and is no session: its client is told, within a moment, that lrd is restarting. [Server.Shutdown]
+// ends streams and transfers first, lets queries and changes finish, and cancels what is left when its own context is done.
 //
 // # Versions
 //

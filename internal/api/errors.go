@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
@@ -49,11 +50,18 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// answerError sends the error as {"message": …}. The cause of a cancelled context says more than "context canceled".
-func answerError(ctx context.Context, w http.ResponseWriter, err error) {
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
-		err = cause
+// causeOf is why ctx is done, where err comes of that: of the context itself, or of a connection that endTransfer has
+// given up. It says more than "context canceled" and "i/o timeout".
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded)) {
+		return cause
 	}
+	return err
+}
+
+// answerError sends the error as {"message": …}.
+func answerError(ctx context.Context, w http.ResponseWriter, err error) {
+	err = causeOf(ctx, err)
 	code := statusOf(err)
 	if code == http.StatusNotModified {
 		w.WriteHeader(code)

@@ -110,7 +110,7 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 	if err == nil {
 		s.imageEvent(eventtypes.ActionLoad, "", "")
 	}
-	return p.finish(err)
+	return p.finish(r.Context(), err)
 }
 
 // imageCreate is a pull with fromImage and an import with fromSrc.
@@ -143,7 +143,7 @@ func (s *Server) pull(w http.ResponseWriter, r *request, q *params) error {
 	if err == nil {
 		s.imageEvent(eventtypes.ActionPull, ref, ref)
 	}
-	return p.finish(err)
+	return p.finish(r.Context(), err)
 }
 
 // credentials are those for a registry that the client has sent. As with dockerd, such that cannot be read are
@@ -176,7 +176,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error
 	if err == nil {
 		s.imageEvent(eventtypes.ActionImport, id, ref)
 	}
-	return p.finish(err)
+	return p.finish(r.Context(), err)
 }
 
 // repositoryOr is the reference that name and tag are, or, if there is neither tag nor digest, the repository: all

@@ -25,7 +25,7 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	if err == nil {
 		s.imageEvent(eventtypes.ActionPush, ref, ref)
 	}
-	return p.finish(err)
+	return p.finish(r.Context(), err)
 }
 
 // imageSave saves the images that the path or the query names.
@@ -46,7 +46,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
 	for _, ref := range refs {
 		ids = append(ids, s.imageID(r, ref))
 	}
-	err := sendArchive(r.Context(), w, func(w io.Writer) error { return s.Images.Save(r.Context(), refs, platform, w) })
+	err := sendArchive(w, func(w io.Writer) error { return s.Images.Save(r.Context(), refs, platform, w) })
 	if err == nil {
 		for i, ref := range refs {
 			s.imageEvent(eventtypes.ActionSave, ids[i], ref)

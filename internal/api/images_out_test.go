@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -57,20 +58,44 @@ func TestClientSaves(t *testing.T) {
 	_, err = io.ReadAll(r)
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assert.NilError(t, r.Close())
+}
 
-	// A daemon that goes does not wait for a client that does not read.
-	w.images.failure, w.images.endless = nil, true
-	r, err = c.ImageSave(t.Context(), []string{"a:1"})
+// A daemon that goes waits neither for a client that does not read nor for one that does not send.
+func TestTransfersEndWithTheDaemon(t *testing.T) {
+	w := newWorld(t).serve(t)
+	w.images.endless = true
+	r, err := w.client(t).ImageSave(t.Context(), []string{"a:1"})
 	assert.NilError(t, err)
-	w.leave(errLeaving)
+	body, send := io.Pipe()
+	defer send.Close()
+	loaded := make(chan string, 1)
+	go func() {
+		resp, err := w.http.Post("http://lrd/images/load", "application/x-tar", body)
+		if err != nil {
+			loaded <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		loaded <- resp.Status + " " + string(text)
+	}()
+	_, err = io.WriteString(send, "the beginning of an archive")
+	assert.NilError(t, err)
 	poll.WaitOn(t, func(poll.LogT) poll.Result {
-		if n := w.InFlight(); n > 0 {
+		if n := w.InFlight(); n != 2 {
 			return poll.Continue("%d requests", n)
 		}
 		return poll.Success()
 	}, poll.WithTimeout(20*time.Second))
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	assert.NilError(t, <-w.shut(ctx))
+	answer := <-loaded
+	assert.Check(t, is.Contains(answer, "503"))
+	assert.Check(t, is.Contains(answer, errLeaving.Error()))
 	_, err = io.Copy(io.Discard, r)
-	assert.Assert(t, err != nil)
+	assert.Check(t, err != nil)
 	assert.NilError(t, r.Close())
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
 )
@@ -25,12 +24,10 @@ func noContent(w http.ResponseWriter) error {
 }
 
 // sendArchive sends a tar archive as write makes it. An error before the first byte is an ordinary one. After
-// it the connection is cut: an archive that stops in the middle must not look like the whole of it. When ctx ends,
-// a client that does not read is waited for no longer.
-func sendArchive(ctx context.Context, w http.ResponseWriter, write func(io.Writer) error) error {
-	a := &archiveWriter{ctx: ctx, w: w, release: func() bool { return false }}
+// it the connection is cut: an archive that stops in the middle must not look like the whole of it.
+func sendArchive(w http.ResponseWriter, write func(io.Writer) error) error {
+	a := &archiveWriter{w: w}
 	err := write(a)
-	a.release()
 	if err != nil && a.started {
 		return cutError{err}
 	}
@@ -47,19 +44,14 @@ func (e cutError) Unwrap() error { return e.error }
 
 // archiveWriter sends the head before the first byte.
 type archiveWriter struct {
-	ctx     context.Context
 	w       http.ResponseWriter
 	started bool
-	release func() bool // of what waits for the end of ctx
 }
 
 func (a *archiveWriter) start() {
 	a.started = true
 	a.w.Header().Set("Content-Type", "application/x-tar")
 	a.w.WriteHeader(http.StatusOK)
-	a.release = context.AfterFunc(a.ctx, func() {
-		_ = http.NewResponseController(a.w).SetWriteDeadline(time.Now()) // one that has none is no connection
-	})
 }
 
 func (a *archiveWriter) Write(p []byte) (int, error) {
@@ -107,11 +99,12 @@ func (p *progressWriter) send(m jsonstream.Message) {
 }
 
 // finish ends the answer: what it returns is for the ordinary way of errors.
-func (p *progressWriter) finish(err error) error {
+func (p *progressWriter) finish(ctx context.Context, err error) error {
 	switch {
 	case err != nil && !p.started:
 		return err
 	case err != nil:
+		err = causeOf(ctx, err)
 		p.send(jsonstream.Message{Error: &jsonstream.Error{Code: statusOf(err), Message: err.Error()}})
 	case !p.started:
 		p.w.Header().Set("Content-Type", "application/json")

@@ -6,9 +6,10 @@ import "net/http"
 type kind int
 
 const (
-	query  kind = iota // ends with its client
-	change             // runs to its end
-	stream             // ends with its client and when the daemon leaves
+	query    kind = iota // ends with its client
+	change               // runs to its end
+	stream               // ends with its client and when the daemon leaves
+	transfer             // as a stream; what waits for the client then waits no longer
 )
 
 // route is a row of the table. In a pattern {name} stands for one segment of the path and {name...} for one
@@ -61,10 +62,10 @@ var routes = []route{
 	{del, "/containers/{ref}", change, (*Server).containerRemove},
 	{get, "/containers/{ref}/attach/ws", query, missing("lrd does not attach over websockets: use POST /containers/{id}/attach")},
 	{get, "/containers/{ref}/changes", query, (*Server).containerChanges},
-	{get, "/containers/{ref}/export", stream, (*Server).containerExport},
+	{get, "/containers/{ref}/export", transfer, (*Server).containerExport},
 	{head, "/containers/{ref}/archive", query, (*Server).archiveStat},
-	{get, "/containers/{ref}/archive", stream, (*Server).archiveGet},
-	{put, "/containers/{ref}/archive", stream, (*Server).archivePut},
+	{get, "/containers/{ref}/archive", transfer, (*Server).archiveGet},
+	{put, "/containers/{ref}/archive", transfer, (*Server).archivePut},
 	{post, "/containers/prune", change, (*Server).containerPrune},
 
 	// Exec
@@ -75,17 +76,17 @@ var routes = []route{
 
 	// Images
 	{get, "/images/json", query, (*Server).imageList},
-	{post, "/images/create", stream, (*Server).imageCreate},
-	{post, "/images/load", stream, (*Server).imageLoad},
+	{post, "/images/create", transfer, (*Server).imageCreate},
+	{post, "/images/load", transfer, (*Server).imageLoad},
 	{get, "/images/search", query, missing("lrd does not search registries: look an image up on its registry's pages, and its tags with skopeo list-tags docker://NAME")},
-	{get, "/images/get", stream, (*Server).imageSave},
+	{get, "/images/get", transfer, (*Server).imageSave},
 	{post, "/images/prune", change, (*Server).imagePrune},
 	{get, "/images/{name...}/json", query, (*Server).imageInspect},
 	{get, "/images/{name...}/history", query, (*Server).imageHistory},
 	{post, "/images/{name...}/tag", change, (*Server).imageTag},
-	{get, "/images/{name...}/get", stream, (*Server).imageSave},
+	{get, "/images/{name...}/get", transfer, (*Server).imageSave},
 	{get, "/images/{name...}/attestations", query, missing("lrd does not keep attestations of images")},
-	{post, "/images/{name...}/push", stream, (*Server).imagePush},
+	{post, "/images/{name...}/push", transfer, (*Server).imagePush},
 	{del, "/images/{name...}", change, (*Server).imageRemove},
 	{get, "/distribution/{name...}/json", query, (*Server).distributionInspect},
 	{post, "/build", query, missing(noBuild)},

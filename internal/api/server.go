@@ -169,6 +169,9 @@ func (s *Server) serve(w *statusRecorder, hr *http.Request) {
 	}
 	ctx, cancel := s.lifetime(hr.Context(), found.kind)
 	defer cancel()
+	if found.kind == transfer {
+		defer endTransfer(ctx, w)()
+	}
 	err := found.handle(s, w, &request{Request: hr.WithContext(ctx), version: v, vars: vars, config: s.Config()})
 	switch {
 	case err == nil:
@@ -194,13 +197,27 @@ func (s *Server) lifetime(client context.Context, k kind) (context.Context, cont
 	switch k {
 	case change:
 		parent = context.WithoutCancel(client)
-	case stream:
+	case stream, transfer:
 		end = s.leaving
 	case query:
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	stop := context.AfterFunc(end, func() { cancel(context.Cause(end)) })
 	return ctx, func() { stop(); cancel(nil) }
+}
+
+// lastWord is how long a transfer may take, when its time is over, to tell its client so. A client that reads at all
+// needs microseconds; one that does not delays the daemon's restart by this much.
+const lastWord = 250 * time.Millisecond
+
+// endTransfer makes what waits for the client, for the rest of the body or for room for the answer, return when ctx is done,
+// until stop is called.
+func endTransfer(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		c := http.NewResponseController(w) // of a connection that has no deadlines, nothing waits for long
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		_ = c.SetWriteDeadline(time.Now().Add(lastWord))
+	})
 }
 
 func (s *Server) logRequest(r *http.Request, status int, took time.Duration) {
