@@ -8,7 +8,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"lrd/internal/containers"
 )
@@ -146,32 +145,5 @@ func checkMounts(mounts []mount.Mount) error {
 			}
 		}
 	}
-	return nil
-}
-
-// platform reads the parameter "platform", os/arch[/variant].
-func (p *params) platform() *ocispec.Platform {
-	s := p.values.Get("platform")
-	if s == "" {
-		return nil
-	}
-	parts := strings.Split(s, "/")
-	for _, part := range parts {
-		if part == "" {
-			parts = nil
-		}
-	}
-	switch len(parts) {
-	case 1:
-		if parts[0] == "linux" {
-			return &ocispec.Platform{OS: "linux", Architecture: goArch}
-		}
-		return &ocispec.Platform{OS: "linux", Architecture: parts[0]}
-	case 2:
-		return &ocispec.Platform{OS: parts[0], Architecture: parts[1]}
-	case 3:
-		return &ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
-	}
-	p.fail("invalid value for platform: %q is not a platform like linux/amd64", s)
 	return nil
 }

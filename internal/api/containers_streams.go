@@ -30,17 +30,12 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.Sessions.Admit()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	saved, read, err := s.follow(r, kindAttach)
+	saved, leave, err := s.follow(r, kindAttach)
 	if err != nil {
 		return err
 	}
 	end := sessions.EndFailed
-	defer func() { read(end) }()
+	defer func() { leave(end) }()
 	// Cancelling ends a write to the container's input that waits for the container; see containers.Attachment.
 	ctx, release := context.WithCancel(r.Context())
 	defer release()
@@ -48,12 +43,13 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	conn, err := hijack(w)
-	if err != nil {
-		return err
-	}
 	streams := attachStreams(a, o, keys)
 	streams.Release = release
+	conn, err := hijack(w)
+	if err != nil {
+		streams.Discard()
+		return err
+	}
 	if o.Stream {
 		saved.follows = streams.Follow(saved.Container, nil)
 	}
@@ -126,17 +122,12 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.Sessions.Admit()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	saved, read, err := s.follow(r, kindLogs)
+	saved, leave, err := s.follow(r, kindLogs)
 	if err != nil {
 		return err
 	}
 	end := sessions.EndFailed
-	defer func() { read(end) }()
+	defer func() { leave(end) }()
 	lines, tty, err := s.Containers.Logs(r.Context(), saved.Container, o)
 	if err != nil {
 		return err

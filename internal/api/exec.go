@@ -87,14 +87,15 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 	if err != nil {
 		return err
 	}
+	streams := execStreams(e, a, keys)
+	streams.Release = release
 	conn, err := hijack(w)
 	if err != nil {
+		streams.Discard()
 		return err
 	}
 	saved := newSaved(r, kindExec)
 	saved.Container, saved.Exec = e.ContainerID, e.ID
-	streams := execStreams(e, a, keys)
-	streams.Release = release
 	saved.follows = streams.Follow(e.ID, nil)
 	end, err = s.Sessions.Serve(r.Context(), conn, saved.description(sessions.Framing{Multiplexed: !a.TTY}),
 		upgradeHead(r.Request, streamType(r.version, a.TTY)), streams)

@@ -478,8 +478,8 @@ func (f *fakeImages) Push(_ context.Context, ref string, all bool, p *ocispec.Pl
 }
 
 // Save writes a beginning, and then fails or not.
-func (f *fakeImages) Save(_ context.Context, refs []string, _ *ocispec.Platform, w io.Writer) error {
-	f.ref = strings.Join(refs, " ")
+func (f *fakeImages) Save(_ context.Context, refs []string, p *ocispec.Platform, w io.Writer) error {
+	f.ref, f.platform = strings.Join(refs, " "), p
 	if f.early {
 		return f.failure
 	}
@@ -510,7 +510,7 @@ func (f *fakeImages) Inspect(_ context.Context, ref string) (image.InspectRespon
 	if ref != "busybox" && ref != "example.com:5000/a/b:c" {
 		return image.InspectResponse{}, errdefs.ErrNotFound.WithMessage("No such image: " + ref)
 	}
-	return image.InspectResponse{ID: "sha256:1", Size: 42, Os: "linux"}, nil
+	return image.InspectResponse{ID: "sha256:1", Size: 42, Os: "linux", Architecture: goArch}, nil
 }
 
 func (f *fakeImages) History(context.Context, string) ([]image.HistoryResponseItem, error) {

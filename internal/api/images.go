@@ -7,6 +7,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/pkg/authconfig"
 	eventtypes "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
@@ -33,7 +34,7 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
-	img, err := s.Images.Inspect(r.Context(), r.vars["name"])
+	img, err := s.inspectOf(r, "platform")
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,24 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
 	return answerJSON(w, http.StatusOK, body)
 }
 
+// inspectOf is the image that the path names. If the query names platforms in that parameter, it must be of one of them.
+func (s *Server) inspectOf(r *request, parameter string) (image.InspectResponse, error) {
+	q := r.query()
+	platforms := q.platforms(parameter)
+	if q.err != nil {
+		return image.InspectResponse{}, q.err
+	}
+	img, err := s.Images.Inspect(r.Context(), r.vars["name"])
+	if err == nil {
+		err = isOf(r.vars["name"], img, platforms...)
+	}
+	return img, err
+}
+
 func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {
+	if _, err := s.inspectOf(r, "platform"); err != nil {
+		return err
+	}
 	items, err := s.Images.History(r.Context(), r.vars["name"])
 	if err != nil {
 		return err
@@ -78,6 +96,11 @@ func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
 	if q.err != nil {
 		return q.err
 	}
+	if q.values.Has("platforms") {
+		if _, err := s.inspectOf(r, "platforms"); err != nil {
+			return err
+		}
+	}
 	id := s.imageID(r, r.vars["name"]) // asked for before it is gone
 	removed, err := s.Images.Remove(r.Context(), r.vars["name"], force, !noPrune)
 	if err != nil {
@@ -97,8 +120,12 @@ func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
 func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 	q := r.query()
 	quiet := q.flagOr("quiet", true)
+	platform := q.platform()
 	if q.err != nil {
 		return q.err
+	}
+	if platform != nil && (platform.OS != "linux" || platform.Architecture != goArch) {
+		return notImplemented("lrd loads what an archive has for this machine, linux/" + goArch + ": name no platform, or that one")
 	}
 	p := newProgressWriter(w)
 	err := s.Images.Load(r.Context(), r.Body, func(m jsonstream.Message) {

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	eventtypes "github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -140,4 +143,41 @@ func TestClientPrunesAndAsksRegistries(t *testing.T) {
 	assert.NilError(t, err)
 	defer resp.Body.Close()
 	assert.Equal(t, resp.StatusCode, http.StatusOK)
+}
+
+// Clients name platforms in two forms. An image of another one is not shown, sent or removed in its place.
+func TestClientNamesPlatforms(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	own, other := ocispec.Platform{OS: "linux", Architecture: goArch}, ocispec.Platform{OS: "linux", Architecture: "mips"}
+	r, err := c.ImageSave(t.Context(), []string{"busybox"}, client.ImageSaveWithPlatforms(other))
+	assert.NilError(t, err)
+	assert.NilError(t, r.Close())
+	assert.DeepEqual(t, w.images.platform, &other)
+	_, err = c.ImageSave(t.Context(), []string{"busybox"}, client.ImageSaveWithPlatforms(own, other))
+	assert.ErrorContains(t, err, "lrd keeps one platform of an image")
+	_, err = c.ImagePush(t.Context(), "busybox:1", client.ImagePushOptions{Platform: &other})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, w.images.platform, &other)
+
+	_, err = c.ImageInspect(t.Context(), "busybox", client.ImageInspectWithPlatform(&own))
+	assert.NilError(t, err)
+	_, err = c.ImageInspect(t.Context(), "busybox", client.ImageInspectWithPlatform(&other))
+	assert.ErrorContains(t, err, "does not match the specified platform (linux/mips)")
+	assert.Check(t, is.ErrorIs(err, errdefs.ErrNotFound))
+	_, err = c.ImageHistory(t.Context(), "busybox", client.ImageHistoryWithPlatform(other))
+	assert.ErrorContains(t, err, "linux/mips")
+	_, err = c.ImageRemove(t.Context(), "busybox", client.ImageRemoveOptions{Platforms: []ocispec.Platform{other}})
+	assert.ErrorContains(t, err, "linux/mips")
+	_, err = c.ImageRemove(t.Context(), "busybox", client.ImageRemoveOptions{Platforms: []ocispec.Platform{other, own}})
+	assert.NilError(t, err)
+
+	_, err = c.ImageLoad(t.Context(), strings.NewReader("tar"), client.ImageLoadWithPlatforms(other))
+	assert.ErrorContains(t, err, "lrd loads what an archive has for this machine")
+	_, err = c.ImageLoad(t.Context(), strings.NewReader("tar"), client.ImageLoadWithPlatforms(own))
+	assert.NilError(t, err)
+	for _, wrong := range []string{"{", `{"os":"linux"}`, "a//b"} {
+		rec := w.do("GET", "/images/busybox/json?platform="+url.QueryEscape(wrong), "")
+		assert.Check(t, is.Equal(rec.Code, http.StatusBadRequest), wrong)
+	}
 }

@@ -65,15 +65,21 @@ func (s savedStream) version() version {
 	return v
 }
 
-// follow begins to save a stream that follows a container. read is to be called with the stream's end: as long as
-// somebody reads, a container that is removed automatically stays.
-func (s *Server) follow(r *request, kind string) (saved savedStream, read func(sessions.End), err error) {
+// follow admits and begins to save a stream that follows a container. leave is to be called with the stream's end: as
+// long as somebody reads, a container that is removed automatically stays.
+func (s *Server) follow(r *request, kind string) (saved savedStream, leave func(sessions.End), err error) {
+	admitted, err := s.Sessions.Admit()
+	if err != nil {
+		return saved, nil, err
+	}
 	c, err := s.Containers.Inspect(r.Context(), r.vars["ref"], false)
 	if err != nil {
+		admitted()
 		return saved, nil, err
 	}
 	done, err := s.Containers.Reading(c.ID, kind == kindAttach)
 	if err != nil {
+		admitted()
 		return saved, nil, err
 	}
 	saved = newSaved(r, kind)
@@ -82,6 +88,7 @@ func (s *Server) follow(r *request, kind string) (saved savedStream, read func(s
 		if end != sessions.EndFrozen {
 			done()
 		}
+		admitted()
 	}, nil
 }
 
@@ -89,6 +96,7 @@ func (s *Server) follow(r *request, kind string) (saved savedStream, read func(s
 func (s *Server) serveBody(w http.ResponseWriter, r *request, saved savedStream, streams sessions.Streams) (sessions.End, error) {
 	conn, err := hijack(w)
 	if err != nil {
+		streams.Discard()
 		return sessions.EndFailed, err
 	}
 	head, chunked := bodyHead(r.Request, w.Header())

@@ -38,6 +38,16 @@ type Streams struct {
 	Farewell []byte
 }
 
+// Discard lets go of Streams that no session is made of.
+func (s Streams) Discard() {
+	if o, ok := s.Output.(releaser); ok {
+		o.release()
+	}
+	if s.Release != nil {
+		s.Release()
+	}
+}
+
 // PipeInput is a container's input that is a pipe.
 type PipeInput interface {
 	// Pipe waits until the pipe is there. Release makes it, and writing to what it returns, return an error.

@@ -442,3 +442,19 @@ func TestClientThatDoesNotReadHoldsNobodyUp(t *testing.T) {
 	s.stop() // the daemon leaves while the session waits for the client
 	s.ended(EndStopped)
 }
+
+type releasing struct {
+	Source
+	released int
+}
+
+func (r *releasing) release() { r.released++ }
+
+// What is kept for a client that never got its stream is let go.
+func TestDiscard(t *testing.T) {
+	source, let := &releasing{}, 0
+	Streams{Output: source, Release: func() { let++ }}.Discard()
+	assert.Equal(t, source.released, 1)
+	assert.Equal(t, let, 1)
+	Streams{}.Discard()
+}
