@@ -305,12 +305,13 @@ func (d *daemon) makeAPI() {
 		defer cancel()
 		return d.sessions.Freeze(ctx)
 	})
+	revision, at := commit()
 	d.api = api.New(api.Options{
 		Containers: d.ctrs, Images: api.FromImages(d.images, d.ctrs), Volumes: api.FromVolumes(d.vols, d.ctrs), Networks: api.FromNetworks(d.net, d.ctrs),
 		Events: d.events, Sessions: d.sessions, Warnings: d.net.Warnings,
 		Config: d.reload.Current, Reload: d.reload.Handler(),
 		// The runtime is asked for its version when a client wants to know, not on the way to READY=1.
-		Build: api.Build{Version: version, GitCommit: commit(), Components: sync.OnceValue(d.components)}, Log: d.log,
+		Build: api.Build{Version: version, GitCommit: revision, Time: at, Components: sync.OnceValue(d.components)}, Log: d.log,
 	})
 }
 

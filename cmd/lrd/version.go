@@ -10,31 +10,34 @@ import (
 // version is set by the build: -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
-// commit is the revision that this binary was built from, shortened; empty when the build did not record it.
-func commit() string {
+// commit is the revision that this binary was built from, shortened, and its time (RFC 3339), which unlike that of the
+// build is the same for all who build it; both empty when the build did not record them.
+func commit() (revision, at string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return ""
+		return "", ""
 	}
-	revision, modified := "", ""
+	modified := ""
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
 			revision = s.Value[:min(12, len(s.Value))]
+		case "vcs.time":
+			at = s.Value
 		case "vcs.modified":
 			if s.Value == "true" {
 				modified = "+modified"
 			}
 		}
 	}
-	return revision + modified
+	return revision + modified, at
 }
 
 func runVersion(_ context.Context, c *cli) error {
 	if err := c.parse(c.flagSet("version")); err != nil {
 		return err
 	}
-	built := commit()
+	built, _ := commit()
 	if built != "" {
 		built = ", commit " + built
 	}

@@ -67,6 +67,14 @@ func (s *Server) containerExport(w http.ResponseWriter, r *request) error {
 	return sendArchive(w, func(out io.Writer) error { return a.Write(r.Context(), out) })
 }
 
+func (s *Server) containerChanges(w http.ResponseWriter, r *request) error {
+	changes, err := s.Containers.Changes(r.Context(), r.vars["ref"])
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, http.StatusOK, notNil(changes))
+}
+
 func archivePath(q *params) (string, error) {
 	if q.err == nil && q.text("path") == "" {
 		q.fail("bad parameter: path cannot be empty")

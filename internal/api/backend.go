@@ -189,7 +189,7 @@ type Events interface {
 type Build struct {
 	Version   string // of lrd, as "0.1.0"
 	GitCommit string
-	Time      string // RFC 3339
+	Time      string // of the build or its sources, RFC 3339; empty if nobody knows
 	// Components are what lrd works with, as crun and systemd, with their versions. It is asked when a client wants
 	// to know; nil for none.
 	Components func() []system.ComponentVersion

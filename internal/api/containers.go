@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
+	eventtypes "github.com/moby/moby/api/types/events"
 
 	"lrd/internal/containers"
 )
@@ -192,6 +193,20 @@ func (s *Server) containerRemove(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return noContent(w)
+}
+
+func (s *Server) containerPrune(w http.ResponseWriter, r *request) error {
+	q := r.query()
+	f := q.filters("label", "label!", "until")
+	if q.err != nil {
+		return q.err
+	}
+	report, err := s.Containers.Prune(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	s.pruneEvent(eventtypes.ContainerEventType, report.SpaceReclaimed)
+	return answerJSON(w, http.StatusOK, report)
 }
 
 func (s *Server) containerResize(w http.ResponseWriter, r *request) error {

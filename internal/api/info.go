@@ -95,6 +95,9 @@ func (s *Server) systemInfo(r *request) (system.Info, error) {
 		SecurityOptions:    securityOptions(c),
 		CDISpecDirs:        c.CDIDirs(),
 	}
+	for _, p := range c.AddressPools {
+		info.DefaultAddressPools = append(info.DefaultAddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
+	}
 	info.Warnings = warnings(info)
 	if s.Warnings != nil {
 		info.Warnings = append(info.Warnings, s.Warnings()...)

@@ -106,6 +106,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/images/create?fromImage=a&tag=^", "", 400, "invalid value for tag"},
 		{"POST", "/images/busybox/tag", "", 400, "invalid value for repo"},
 		{"POST", "/auth", "{", 400, "invalid credentials"},
+		{"POST", "/commit?container=x&repo=UPPER", "", 400, "invalid value for repo"},
 
 		{"GET", "/containers/x/json", "", 404, "No such container: x"},
 		{"GET", "/images/nosuch/json", "", 404, "No such image: nosuch"},

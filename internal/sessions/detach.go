@@ -12,17 +12,24 @@ var DefaultDetachKeys = []byte{16, 17}
 // errDetach says that the detach keys were typed.
 var errDetach = errors.New("detach keys")
 
-// ParseDetachKeys parses the form of `--detach-keys`: keys separated by commas, each one character or `ctrl-`
-// and one of a-z @ [ \ ] ^ _. The empty string stands for [DefaultDetachKeys].
+// maxDetachKeys is more than anybody types to get out. What is typed of them is held back, and has to fit into a session's state.
+const maxDetachKeys = 64
+
+// ParseDetachKeys parses the form of `--detach-keys`: keys separated by commas, each one character, `DEL`, or
+// `ctrl-` and one of a-z @ [ \ ] ^ _. The empty string stands for [DefaultDetachKeys].
 func ParseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		return DefaultDetachKeys, nil
 	}
 	var keys []byte
-	for _, name := range strings.Split(s, ",") {
+	names := strings.Split(s, ",")
+	if len(names) > maxDetachKeys {
+		return nil, fmt.Errorf("invalid detach keys: they are %d, and %d at most", len(names), maxDetachKeys)
+	}
+	for _, name := range names {
 		key, ok := parseKey(name)
 		if !ok {
-			return nil, fmt.Errorf("invalid detach keys (%s): unknown key %q, write one character or ctrl- and one of a-z @ [ \\ ] ^ _", s, name)
+			return nil, fmt.Errorf("invalid detach keys (%s): unknown key %q, write one character, DEL, or ctrl- and one of a-z @ [ \\ ] ^ _", s, name)
 		}
 		keys = append(keys, key)
 	}
@@ -30,8 +37,11 @@ func ParseDetachKeys(s string) ([]byte, error) {
 }
 
 func parseKey(name string) (key byte, ok bool) {
-	if len(name) == 1 {
+	switch {
+	case len(name) == 1:
 		return name[0], true
+	case name == "DEL":
+		return 0x7f, true
 	}
 	char, ok := strings.CutPrefix(name, "ctrl-")
 	if !ok || len(char) != 1 {

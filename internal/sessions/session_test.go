@@ -368,7 +368,7 @@ func TestUnreadableOutputIsAnError(t *testing.T) {
 
 func TestParseDetachKeys(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "a": "a", "ctrl-a,a": "\x01a", "ctrl-@": "\x00", "ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_": "\x1b\x1c\x1d\x1e\x1f",
+		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "a": "a", "ctrl-a,a": "\x01a", "ctrl-p,DEL": "\x10\x7f", "ctrl-@": "\x00", "ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_": "\x1b\x1c\x1d\x1e\x1f",
 	} {
 		got, err := ParseDetachKeys(in)
 		assert.NilError(t, err, in)
@@ -378,6 +378,8 @@ func TestParseDetachKeys(t *testing.T) {
 		_, err := ParseDetachKeys(in)
 		assert.ErrorContains(t, err, "invalid detach keys ("+in+")")
 	}
+	_, err := ParseDetachKeys(strings.Repeat("a,", maxDetachKeys) + "a")
+	assert.ErrorContains(t, err, "they are 65, and 64 at most")
 }
 
 func TestDetectorFindsKeysAcrossAnyBoundaries(t *testing.T) {
