@@ -247,6 +247,7 @@ func TestEveryRowIsReached(t *testing.T) {
 		path := strings.NewReplacer("{name...}", "x/y", "{rest...}", "z/z", "{ref}", "q", "{name}", "q", "{id}", "q").Replace(r.pattern)
 		found, _, _ := find(r.method, path)
 		assert.Assert(t, found == r, "%s %s is hidden by %s", r.method, r.pattern, found.pattern)
+		assert.Assert(t, strings.Count(r.pattern, "{") <= 1, "%s has more than one name", r.pattern)
 	}
 }
 
