@@ -79,8 +79,8 @@ lab: deps build ## boot a throwaway machine with lrd in it and say how to use it
 	./test/lab/lab up
 	@./test/lab/lab env
 
-# In a lab with Debian's docker.io and podman beside lrd. BENCHFLAGS=-quick checks that it works; without, it takes half an
-# hour of a quiet machine.
+# In a lab with Debian's docker.io and podman beside lrd. BENCHFLAGS=-quick checks that it works; without, it takes about
+# twenty minutes of a quiet machine.
 BENCHFLAGS ?= -o docs/benchmarks.md
 .PHONY: bench
 bench: deps build ## measure lrd beside docker.io and podman, into docs/benchmarks.md

@@ -20,6 +20,7 @@ type engine struct {
 	name  string // in the table
 	kind  string // lrd, docker or podman: one daemon
 	log   []string
+	part  int64    // of the bytes: a slow one is given less
 	start []string // units that make it answer
 	units []string // all of its own
 	lab   *lab
@@ -27,8 +28,8 @@ type engine struct {
 	api   *client.Client
 }
 
-// prepare configures the three engines and loads the image into each.
-func (b *bench) prepare() error {
+// prepare configures the engines of those kinds and loads the image into each.
+func (b *bench) prepare(kinds string) error {
 	l := b.lab
 	// Docker as Debian ships it, but that containers survive it, as they do lrd, and without a network, which the lab has not.
 	// The data is where an overlay can be the upper layer.
@@ -47,19 +48,20 @@ func (b *bench) prepare() error {
 	if err := l.write("/etc/containers/containers.conf", []byte("[containers]\npids_limit = 0\n")); err != nil {
 		return err
 	}
-	add := func(name, kind, socket string, start, units, log []string) {
-		b.engines = append(b.engines, &engine{
-			name: name, kind: kind, log: log, start: start, units: units, lab: l, host: "unix://" + l.root + socket,
-		})
+	add := func(name, kind, socket string, part int64, start, units, log []string) {
+		e := &engine{name: name, kind: kind, log: log, part: part, start: start, units: units, lab: l, host: "unix://" + l.root + socket}
+		if listed(kinds, kind) {
+			b.engines = append(b.engines, e)
+		}
 	}
 	lrd := []string{"lrd.socket", "lrd.service"}
 	lrds := append([]string{"lrd-standby.service"}, lrd...)
 	moby := []string{"docker.socket", "docker.service", "containerd.service"}
 	pod := []string{"podman.socket", "podman.service"}
-	add("lrd", "lrd", "/run/lrd.sock", lrd, lrds, []string{"--log-opt", "max-size=-1"})
-	add("lrd, json-file", "lrd", "/run/lrd.sock", lrd, lrds, []string{"--log-driver", "json-file"})
-	add("docker, json-file", "docker", "/run/docker.sock", moby, moby, []string{"--log-driver", "json-file"})
-	add("podman, k8s-file", "podman", "/run/podman/podman.sock", pod[:1], pod, []string{"--log-driver", "k8s-file"})
+	add("lrd", "lrd", "/run/lrd.sock", 1, lrd, lrds, []string{"--log-opt", "max-size=-1"})
+	add("lrd, json-file", "lrd", "/run/lrd.sock", 1, lrd, lrds, []string{"--log-driver", "json-file"})
+	add("docker, json-file", "docker", "/run/docker.sock", 4, moby, moby, []string{"--log-driver", "json-file"})
+	add("podman, k8s-file", "podman", "/run/podman/podman.sock", 4, pod[:1], pod, []string{"--log-driver", "k8s-file"})
 
 	self, err := os.Executable()
 	if err != nil {
@@ -132,6 +134,21 @@ func (e *engine) clean() error {
 	_, _ = e.do(append([]string{"kill"}, strings.Fields(ids)...)...)
 	_, err = e.do(append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
 	return err
+}
+
+// logFile is where the engine writes what a container of that id writes, as this machine sees it.
+func (e *engine) logFile(id string) (string, error) {
+	path := "/var/lib/lrd/containers/" + id + "/output/stdout.0000000000000000" // see internal/output
+	if e.name != "lrd" {
+		var err error
+		if path, err = e.do("inspect", "--format", "{{.LogPath}}", id); err != nil {
+			return "", err
+		}
+	}
+	if path == "" {
+		return "", fmt.Errorf("%s does not say where it writes what %s writes", e.name, id)
+	}
+	return filepath.Join(e.lab.root, path), nil
 }
 
 func (e *engine) load(archive []byte) error {

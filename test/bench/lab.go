@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 type lab struct {
 	ctx    context.Context
 	script string
+	name   string
 	root   string // its root, as this machine sees it
 	docker string // the client
 }
@@ -23,13 +25,13 @@ type lab struct {
 // packages make the lab's package tree its own.
 const packages = "docker.io,podman,netavark,iptables"
 
-// bootLab boots a lab named "bench" with the lrd of LRD_BIN.
+// bootLab boots a lab, named "bench" or as LAB says, with the lrd of LRD_BIN.
 func bootLab(ctx context.Context) (*lab, error) {
 	script, err := filepath.Abs("test/lab/lab")
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{ctx: ctx, script: script}
+	l := &lab{ctx: ctx, script: script, name: cmp.Or(os.Getenv("LAB"), "bench")}
 	if _, err := l.run("down"); err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func bootLab(ctx context.Context) (*lab, error) {
 // run runs the lab command.
 func (l *lab) run(args ...string) (string, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(l.ctx), l.script, args...)
-	cmd.Env = append(os.Environ(), "LAB=bench", "SUITE=trixie", "LRD_LAB_PACKAGES="+packages)
+	cmd.Env = append(os.Environ(), "LAB="+l.name, "SUITE=trixie", "LRD_LAB_PACKAGES="+packages)
 	return output(cmd)
 }
 

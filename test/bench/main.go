@@ -24,7 +24,7 @@ type scale struct {
 }
 
 var (
-	full  = scale{Rounds: 5, Bytes: 1 << 30, Times: 10, Idle: 100, Restore: []int{1, 100, 500}, Layer: 100 << 20}
+	full  = scale{Rounds: 3, Bytes: 1 << 30, Times: 10, Idle: 100, Restore: []int{1, 100, 500}, Layer: 100 << 20}
 	quick = scale{Rounds: 1, Bytes: 8 << 20, Times: 2, Idle: 20, Restore: []int{1, 10}, Layer: 4 << 20}
 )
 
@@ -42,7 +42,8 @@ func main() {
 	flag.IntVar(&s.Rounds, "rounds", full.Rounds, "rounds")
 	mib := flag.Int64("mib", full.Bytes>>20, "MiB of each shape of output")
 	flag.IntVar(&s.Times, "times", full.Times, "runs of each command in a round")
-	only := flag.String("only", "", "comma-separated parts: output,logs,commands,memory,restore,images; all if empty")
+	only := flag.String("only", "", "comma-separated parts: output,commands,memory,images,restore; all if empty")
+	kinds := flag.String("engines", "", "comma-separated engines: lrd,docker,podman; all if empty")
 	out := flag.String("o", "", "file to write the table to, as well as to standard output")
 	flag.Parse()
 	s.Bytes = *mib << 20
@@ -51,7 +52,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	exit(run(ctx, s, *only, *out))
+	exit(run(ctx, s, *only, *kinds, *out))
 }
 
 func exit(err error) {
@@ -62,15 +63,15 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// run measures all parts and prints the table.
-func run(ctx context.Context, s scale, only, out string) (err error) {
+// run measures all parts, or those of only, on the engines of those kinds, and prints the table.
+func run(ctx context.Context, s scale, only, kinds, out string) (err error) {
 	l, err := bootLab(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.down()) }()
 	b := &bench{ctx: ctx, lab: l, scale: s, table: newTable()}
-	if err := b.prepare(); err != nil {
+	if err := b.prepare(kinds); err != nil {
 		return err
 	}
 	load := loadAverage()
@@ -84,7 +85,7 @@ func run(ctx context.Context, s scale, only, out string) (err error) {
 		{"images", b.images},
 		{"restore", b.restore},
 	} {
-		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
+		if !listed(only, part.name) {
 			continue
 		}
 		began := time.Now()
@@ -101,6 +102,11 @@ func run(ctx context.Context, s scale, only, out string) (err error) {
 	}
 	fmt.Print(b.report(load))
 	return nil
+}
+
+// listed says whether a list of names, separated by commas, has a name; one that is empty has all.
+func listed(list, name string) bool {
+	return list == "" || strings.Contains(","+list+",", ","+name+",")
 }
 
 // bench is one run of this program.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +19,8 @@ type shape struct {
 	name  string
 	line  int
 	chunk int
-	at    int // how many containers at once
-	part  int // of the bytes: slow ones are given less
+	at    int   // how many containers at once
+	part  int64 // of the bytes: slow ones are given less
 }
 
 var shapes = []shape{
@@ -30,22 +32,22 @@ var shapes = []shape{
 }
 
 func (s shape) args(bytes int64) []string {
-	return []string{"-bytes", strconv.FormatInt(bytes/int64(s.part)/int64(s.at), 10), "-line", strconv.Itoa(s.line), "-chunk", strconv.Itoa(s.chunk)}
+	return []string{"-bytes", strconv.FormatInt(bytes/int64(s.at), 10), "-line", strconv.Itoa(s.line), "-chunk", strconv.Itoa(s.chunk)}
 }
 
 // output measures how output gets into logs, and out again.
 func (b *bench) output() error {
 	for i, s := range shapes {
-		mib := float64(b.scale.Bytes) / float64(s.part) / (1 << 20)
+		bytes := b.scale.Bytes / s.part
 		err := b.each(b.engines, func(e *engine) error {
-			seconds, processor, err := b.written(e, s)
+			bytes := bytes / e.part
+			w, err := b.written(e, s, bytes)
 			if err != nil {
 				return err
 			}
-			b.table.add("Output, MB/s: "+s.name, e.name, mib*1.048576/seconds, more)
-			b.table.add("Processor seconds beside the container, per GiB: "+s.name, e.name, processor/mib*1024, less)
+			b.wrote(e.name, s, bytes, w)
 			if i == 0 {
-				if err := b.readBack(e, mib); err != nil {
+				if err := b.readBack(e, bytes); err != nil {
 					return err
 				}
 			}
@@ -58,16 +60,15 @@ func (b *bench) output() error {
 			continue
 		}
 		for range b.scale.Rounds {
-			out, err := b.lab.exec(append([]string{"/usr/local/bin/bench", "splice", "/var/lib/lrd/spliced"}, s.args(b.scale.Bytes)...)...)
+			out, err := b.lab.exec(append([]string{"/usr/local/bin/bench", "splice", "/var/lib/lrd/spliced"}, s.args(bytes)...)...)
 			if err != nil {
 				return err
 			}
-			var seconds, processor float64
-			if _, err := fmt.Sscan(out, &seconds, &processor); err != nil {
+			var w written
+			if _, err := fmt.Sscan(out, &w.stored, &w.processor); err != nil {
 				return err
 			}
-			b.table.add("Output, MB/s: "+s.name, bare, mib*1.048576/seconds, more)
-			b.table.add("Processor seconds beside the container, per GiB: "+s.name, bare, processor/mib*1024, less)
+			b.wrote(bare, s, bytes, w)
 		}
 	}
 	return nil
@@ -76,67 +77,128 @@ func (b *bench) output() error {
 // bare is the splice loop, in the table.
 const bare = "bare splice"
 
-// written runs containers that write, and returns how many seconds passed from the first byte until the last is in
-// the log, and the processor seconds of everything but the containers.
-func (b *bench) written(e *engine, s shape) (seconds, processor float64, err error) {
+// written is how it went: seconds from the go-ahead on.
+type written struct {
+	stored    float64 // until the last byte is in the log
+	released  float64 // until the last container's last write(2) has returned; 0 is not measured
+	processor float64 // processor seconds of everything but the containers
+}
+
+func (b *bench) wrote(engine string, s shape, bytes int64, w written) {
+	b.table.add("Output, MB/s: "+s.name, engine, float64(bytes)/1e6/w.stored, more)
+	if w.released > 0 {
+		b.table.add("The container gets rid of it, MB/s: "+s.name, engine, float64(bytes)/1e6/w.released, more)
+	}
+	b.table.add("Processor seconds beside the container, per GiB: "+s.name, engine, w.processor/float64(bytes)*(1<<30), less)
+}
+
+// written runs containers that write so many bytes in all.
+func (b *bench) written(e *engine, s shape, bytes int64) (w written, err error) {
 	truth := filepath.Join(b.lab.root, "run/truth")
 	if err := errors.Join(os.RemoveAll(truth), os.MkdirAll(truth, 0o755)); err != nil {
-		return 0, 0, err
+		return w, err
 	}
+	var ahead []*os.File
+	defer func() {
+		for _, f := range ahead {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	var logs []string
+	for n := range s.at {
+		if err := aheadFIFO(filepath.Join(truth, name(n)+".go")); err != nil {
+			return w, err
+		}
+		args := append([]string{"run", "--detach", "--network", "none", "--name", name(n), "--volume", "/run/truth:/truth"}, e.log...)
+		args = append(args, "bench", "/bin/bench", "write", "-go", "/truth/"+name(n)+".go", "-note", "/truth/"+name(n))
+		id, err := e.do(append(args, s.args(bytes)...)...)
+		if err != nil {
+			return w, err
+		}
+		f, err := awaitWriter(b.ctx, filepath.Join(truth, name(n)+".go"))
+		if err != nil {
+			return w, err
+		}
+		ahead = append(ahead, f)
+		path, err := e.logFile(id)
+		if err != nil {
+			return w, err
+		}
+		logs = append(logs, path)
+	}
+	time.Sleep(afterStart)
 	before, err := b.lab.processor()
 	if err != nil {
-		return 0, 0, err
+		return w, err
 	}
-	for n := range s.at {
-		args := append([]string{"run", "--detach", "--network", "none", "--name", name(n), "--volume", "/run/truth:/truth"}, e.log...)
-		args = append(args, "bench", "/bin/bench", "write", "-note", "/truth/"+name(n))
-		if _, err := e.do(append(args, s.args(b.scale.Bytes)...)...); err != nil {
-			return 0, 0, err
+	began := time.Now()
+	for _, f := range ahead {
+		if _, err := f.Write([]byte{1}); err != nil {
+			return w, err
 		}
 	}
-	// What a client would do: wait, then look for the last line.
-	for n := range s.at {
-		if _, err := e.do("wait", name(n)); err != nil {
-			return 0, 0, err
-		}
-		for {
-			out, err := e.do("logs", "--tail", "1", name(n))
-			if err != nil {
-				return 0, 0, err
-			}
-			if out == last {
-				break
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-	}
-	ended := time.Now()
-	after, err := b.lab.processor()
-	if err != nil {
-		return 0, 0, err
-	}
-	spent, began := after-before, ended
 	for n := range s.at {
 		var note noted
-		text, err := os.ReadFile(filepath.Join(truth, name(n)))
-		if err == nil {
-			err = json.Unmarshal(text, &note)
+		if note, err = b.stored(logs[n], filepath.Join(truth, name(n))); err != nil {
+			return w, err
 		}
-		if err != nil {
-			return 0, 0, err
-		}
-		spent -= note.Processor
-		if note.Began.Before(began) {
-			began = note.Began
+		w.released = max(w.released, note.Ended.Sub(began).Seconds())
+		w.processor -= note.Processor.Seconds()
+	}
+	w.stored = time.Since(began).Seconds()
+	after, err := b.lab.processor()
+	if err != nil {
+		return w, err
+	}
+	w.processor += (after - before).Seconds()
+	// What is in the file is what the engine tells.
+	for n := range s.at {
+		if out, err := e.do("logs", "--tail", "1", name(n)); err != nil || out != last {
+			return w, fmt.Errorf("docker logs --tail 1 gave %q: %w", out, err)
 		}
 	}
-	return ended.Sub(began).Seconds(), spent.Seconds(), nil
+	return w, nil
+}
+
+// afterStart lets what an engine does behind a start be over before anything is measured.
+const afterStart = 300 * time.Millisecond
+
+// stored waits until the last line is in a log, and for the writer's note.
+func (b *bench) stored(log, note string) (n noted, err error) {
+	tail := make([]byte, 512)
+	for b.ctx.Err() == nil {
+		f, err := os.Open(log)
+		if err != nil {
+			return n, err
+		}
+		fi, err := f.Stat()
+		if err != nil {
+			return n, errors.Join(err, f.Close())
+		}
+		got, err := f.ReadAt(tail, max(0, fi.Size()-int64(len(tail))))
+		if err = errors.Join(f.Close(), ignoreEOF(err)); err != nil {
+			return n, err
+		}
+		text, err := os.ReadFile(note)
+		if err == nil && bytes.Contains(tail[:got], []byte(last)) {
+			return n, json.Unmarshal(text, &n)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return n, context.Cause(b.ctx)
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 func name(n int) string { return fmt.Sprint("writer-", n) }
 
-// readBack reads a log of that many MiB.
-func (b *bench) readBack(e *engine, mib float64) error {
+// readBack reads a log of that many bytes.
+func (b *bench) readBack(e *engine, bytes int64) error {
 	cmd := e.command("logs", name(0))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -150,7 +212,7 @@ func (b *bench) readBack(e *engine, mib float64) error {
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return err
 	}
-	if float64(n) < mib*(1<<20) {
+	if n < bytes {
 		return fmt.Errorf("docker logs gave %d bytes", n)
 	}
 	b.table.add("docker logs of all of it, MB/s", e.name, float64(n)/1e6/time.Since(began).Seconds(), more)

@@ -94,13 +94,10 @@ func (b *bench) report(load string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Benchmarks\n\nMade by `make bench` on %s. test/bench/doc.go says what is measured and how.\n\n", time.Now().UTC().Format("2006-01-02"))
 	fmt.Fprintf(&s, "Median (lowest to highest) of %d rounds, and behind × how many times worse than lrd. Each shape of output is %d MiB, a quarter of it with 20-byte\n"+
-		"lines and with one line a write; each command ran %d times a round. %d processors; load of the machine when it began: %s. All files are on a tmpfs.\n"+
-		"Podman's `docker rm -f` asks the container's process, which ignores that, to end for ten seconds first.\n\n",
+		"lines and with one line a write, and of that a quarter again for docker and podman; each command ran %d times a round. %d processors; load of\n"+
+		"the machine when it began: %s. All files are on a tmpfs. Podman's `docker rm -f` asks the container's process, which ignores that, to end for ten\n"+
+		"seconds first; it ran once a round.\n\n",
 		b.scale.Rounds, b.scale.Bytes>>20, b.scale.Times, runtime.NumCPU(), load)
-	if b.scale.Bytes < full.Bytes {
-		s.WriteString("Scaled down from 1 GiB: the start of the container and the client's own commands, about a tenth of a second and as much\n" +
-			"processor time for each container, weigh more the less is written, most of all for the fastest.\n\n")
-	}
 	names := []string{}
 	for _, e := range b.engines {
 		names = append(names, e.name)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"time"
@@ -14,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noted is what a writer leaves when it is done.
+// noted is what a writer leaves when it has written everything.
 type noted struct {
-	Began, Ended time.Time
-	Processor    time.Duration
+	Ended     time.Time
+	Processor time.Duration // of its own, from the go-ahead on
 }
 
 // used is the processor time of this process, or of the children that have ended.
@@ -32,12 +33,13 @@ func used(who int) (time.Duration, error) {
 // last is the last line that a writer writes.
 const last = "that was all"
 
-// write writes lines to standard output.
+// write writes lines to standard output, once it is told to.
 func write(args []string) error {
 	f := flag.NewFlagSet("write", flag.ExitOnError)
 	total := f.Int64("bytes", 1<<20, "how many")
 	line := f.Int("line", 100, "bytes of a line")
 	chunk := f.Int("chunk", 4096, "bytes of a write(2)")
+	ahead := f.String("go", "", "FIFO: the first byte from it is the go-ahead, its end lets the writer end")
 	note := f.String("note", "", "where to leave how it went")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -45,7 +47,18 @@ func write(args []string) error {
 	// As many whole lines as a write takes, at least one.
 	text := append(bytes.Repeat([]byte("x"), *line-1), '\n')
 	text = bytes.Repeat(text, max(1, *chunk / *line))
-	began := time.Now()
+	wait, err := os.Open(*ahead)
+	if err != nil {
+		return err
+	}
+	defer wait.Close()
+	if _, err := wait.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("no go-ahead: %w", err)
+	}
+	before, err := used(unix.RUSAGE_SELF)
+	if err != nil {
+		return err
+	}
 	for left := *total; left > 0; left -= int64(len(text)) {
 		if _, err := os.Stdout.Write(text); err != nil {
 			return err
@@ -54,24 +67,56 @@ func write(args []string) error {
 	if _, err := os.Stdout.WriteString(last + "\n"); err != nil {
 		return err
 	}
-	if *note == "" {
-		return nil
-	}
-	spent, err := used(unix.RUSAGE_SELF)
+	ended := time.Now()
+	after, err := used(unix.RUSAGE_SELF)
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(noted{Began: began, Ended: time.Now(), Processor: spent})
-	if err != nil {
-		return err
+	if *note != "" {
+		b, err := json.Marshal(noted{Ended: ended, Processor: after - before})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.WriteFile(*note+".new", b, 0o644), os.Rename(*note+".new", *note)); err != nil {
+			return err
+		}
 	}
-	return errors.Join(os.WriteFile(*note+".new", b, 0o644), os.Rename(*note+".new", *note))
+	_, err = io.Copy(io.Discard, wait) // an end is not to be measured with what was written
+	return err
 }
+
+// aheadFIFO makes the FIFO of a writer's -go.
+func aheadFIFO(path string) error {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return &os.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	return nil
+}
+
+// awaitWriter returns the other end of that FIFO when the writer has opened it: it is ready to begin.
+func awaitWriter(ctx context.Context, path string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, writerStart)
+	defer cancel()
+	for {
+		f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if !errors.Is(err, unix.ENXIO) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the writer does not come: %w", context.Cause(ctx))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// writerStart bounds how long a container may take to start.
+const writerStart = time.Minute
 
 // spliceLoop is the least that can be done with output: from a pipe to a file,
 // by splice(2). Its arguments are the file, and those of write. It prints how
-// long it took and the processor time of the loop alone, in seconds.
-func spliceLoop(ctx context.Context, args []string) error {
+// long it took from the go-ahead on and the processor time of the loop alone, in seconds.
+func spliceLoop(ctx context.Context, args []string) (err error) {
 	if len(args) == 0 {
 		return errors.New("splice: into which file?")
 	}
@@ -79,8 +124,7 @@ func spliceLoop(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(args[0])
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close(), os.Remove(args[0])) }()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -88,17 +132,32 @@ func spliceLoop(ctx context.Context, args []string) error {
 	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 1<<20); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"write"}, args[1:]...)...)
+	ahead := args[0] + ".go"
+	if err := aheadFIFO(ahead); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(ahead)) }()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"write", "-go", ahead}, args[1:]...)...)
 	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_ = w.Close()
+	goAhead, err := awaitWriter(ctx, ahead)
+	if err != nil {
+		return err
+	}
 	before, err := used(unix.RUSAGE_SELF)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := cmd.Start(); err != nil {
+	if _, err := goAhead.Write([]byte{1}); err != nil {
 		return err
 	}
-	_ = w.Close()
+	if err := goAhead.Close(); err != nil {
+		return err
+	}
 	from, to := int(r.Fd()), int(file.Fd())
 	for off := int64(0); ; {
 		n, err := unix.Splice(from, nil, to, &off, 1<<20, unix.SPLICE_F_MOVE)
