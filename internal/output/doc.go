@@ -50,7 +50,11 @@
 // Nothing is ever synced: what the kernel has, a dead process cannot take
 // along; against power loss output is as safe as any other file.
 //
-// For this the FIFO must outlive the process: somebody else holds it too
+// A drain waits for a FIFO through its gate (gate.go), so that neither the
+// writer nor the drain pays for each small write. Many of them in a row the
+// drain lets gather for a millisecond (trickle.go).
+//
+// For all this the FIFO must outlive the process: somebody else holds it too
 // (lrd: systemd's file descriptor store). The Log's own open description is
 // O_RDWR, so that it never reports an end, and O_NONBLOCK; the container has
 // its own.

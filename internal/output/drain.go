@@ -48,9 +48,13 @@ var errEmpty = errors.New("source is empty")
 type source struct {
 	l      *Log
 	stream *stream
-	file   *os.File // the description: lrd's own
-	conn   syscall.RawConn
-	via    *os.File // DrainThrough's pipe, or nil
+	file   *os.File // the description: lrd's own. Of a FIFO until start
+	conn   controller
+	waits  *os.File // what the runtime's poller knows: the console, or a FIFO's gate
+	poll   syscall.RawConn
+	pipe   *descriptor // FIFO
+	gate   *gate       // FIFO
+	via    *os.File    // DrainThrough's pipe, or nil
 	viaFD  int
 	take   func(fd int) (int, error) // one lot of bytes, in the source's own way; see step
 	buf    []byte                    // Console: for reading
@@ -60,7 +64,7 @@ type source struct {
 	away int64  // how many of the bytes to come were there before the drain was
 	gone bool   // the descriptors may be closed: hands off
 
-	pump func(fd uintptr) bool // s.drainSome, bound once, as it would be allocated each time
+	pump func(fd uintptr) bool // s.drainSome or s.drainPipe, bound once, as it would be allocated each time
 	err  error                 // why pump returned. run's own
 	bad  bool                  // the last write failed, and that was logged. run's own
 	row  trickle               // run's own
@@ -129,24 +133,18 @@ func (l *Log) start(s Stream, d *source, pipe bool) (err error) {
 	if err := checkSource(d.file, pipe); err != nil {
 		return err
 	}
-	if d.file, err = pollable(d.file); err != nil {
-		return err
-	}
-	if d.conn, err = d.file.SyscallConn(); err != nil {
-		return err
-	}
 	if pipe {
-		size, err := pipeSize(d.conn)
-		if err != nil {
-			return err
-		}
-		d.row.full = size / 2
+		err = d.startPipe()
+	} else {
+		err = d.startConsole()
+	}
+	if err != nil {
+		return err
 	}
 	if d.away, err = d.waiting(); err != nil {
 		return err
 	}
 	d.stream = l.stream(s)
-	d.pump = d.drainSome
 	d.quit, d.done = make(chan struct{}), make(chan struct{})
 
 	l.sourcesMu.Lock()
@@ -156,6 +154,39 @@ func (l *Log) start(s Stream, d *source, pipe bool) (err error) {
 	}
 	l.sources[d] = struct{}{}
 	go d.run()
+	return nil
+}
+
+// startPipe gets ready to wait for a FIFO.
+func (s *source) startPipe() (err error) {
+	file := s.file
+	s.file = nil
+	if s.pipe, err = unpolled(file); err != nil {
+		return err
+	}
+	s.conn = s.pipe
+	size, err := pipeSize(s.conn)
+	if err != nil {
+		return err
+	}
+	s.row.full = size / 2
+	// The number stays good: the pipe is closed when its drain is over, not before.
+	if s.gate, err = newGate(s.pipe.fd); err != nil {
+		return err
+	}
+	s.waits, s.poll, s.pump = s.gate.file, s.gate.conn, s.drainPipe
+	return checkPolled(s.waits)
+}
+
+// startConsole gets ready to wait for a console.
+func (s *source) startConsole() (err error) {
+	if s.file, err = pollable(s.file); err != nil {
+		return err
+	}
+	if s.poll, err = s.file.SyscallConn(); err != nil {
+		return err
+	}
+	s.waits, s.conn, s.pump = s.file, s.poll, s.drainSome
 	return nil
 }
 
@@ -215,16 +246,28 @@ func pollable(f *os.File) (*os.File, error) {
 	}
 	again := os.NewFile(uintptr(dup), f.Name())
 	_ = f.Close() // a duplicate stays
-	if err := again.SetReadDeadline(time.Time{}); err != nil {
-		return again, fmt.Errorf("the source cannot be polled: %w", err)
+	return again, checkPolled(again)
+}
+
+// checkPolled verifies that the runtime's poller knows f.
+func checkPolled(f *os.File) error {
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("the source cannot be polled: %w", err)
 	}
-	return again, nil
+	return nil
 }
 
 func (s *source) closeFiles() {
-	_ = s.file.Close()
-	if s.via != nil {
-		_ = s.via.Close()
+	if s.gate != nil {
+		_ = s.gate.file.Close()
+	}
+	if s.pipe != nil {
+		_ = s.pipe.Close()
+	}
+	for _, f := range []*os.File{s.file, s.via} {
+		if f != nil {
+			_ = f.Close()
+		}
 	}
 }
 
@@ -233,7 +276,7 @@ func (s *source) run() {
 	defer close(s.done)
 	for !s.stop.Load() {
 		s.err = nil
-		err := s.conn.Read(s.pump)
+		err := s.poll.Read(s.pump)
 		if s.stop.Load() {
 			return
 		}
@@ -245,6 +288,16 @@ func (s *source) run() {
 		}
 		s.failed(err)
 	}
+}
+
+// drainPipe is drainSome of a FIFO; the descriptor that is readable is its gate's.
+func (s *source) drainPipe(uintptr) bool {
+	s.gate.hush()
+	if s.drainSome(uintptr(s.gate.pipe)) {
+		return true
+	}
+	s.err = s.gate.arm()
+	return s.err != nil
 }
 
 // drainSome carries over what there is. False means: call again when the
@@ -261,6 +314,7 @@ func (s *source) drainSome(fd uintptr) bool {
 				s.works()
 			}
 		case errEmpty: //nolint:errorlint // hot path, never wrapped
+			s.row.empty()
 			if s.bad {
 				s.works() // what could not be written was dropped, and that could be noted
 			}
@@ -325,7 +379,7 @@ func (l *Log) stopDrains(forGood bool) (drained bool, err error) {
 	for s := range l.sources {
 		s.stop.Store(true)
 		close(s.quit)
-		_ = s.file.SetReadDeadline(time.Unix(1, 0)) // wakes it where it waits; pollable has made sure that it can
+		_ = s.waits.SetReadDeadline(time.Unix(1, 0)) // wakes it where it waits; checkPolled has made sure that it can
 	}
 	var errs []error
 	for s := range l.sources {

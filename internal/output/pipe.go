@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +75,7 @@ func setPipeSize(fd uintptr, n int) (int, error) {
 }
 
 // pipeSize is how many bytes a pipe holds.
-func pipeSize(conn syscall.RawConn) (size int, err error) {
+func pipeSize(conn controller) (size int, err error) {
 	var failed error
 	if err := conn.Control(func(fd uintptr) { size, failed = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) }); err != nil {
 		return 0, err

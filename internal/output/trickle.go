@@ -16,7 +16,7 @@ const (
 // trickle recognises a row of small pieces. The zero value never pauses, which
 // is right for a console: it holds no more than a small piece.
 type trickle struct {
-	// full is how much a pause may gather without the row being over: half of
+	// full is how much a pause may gather without the next being left out: half of
 	// what the pipe holds, so that a writer of large pieces is never slowed.
 	full int
 
@@ -30,21 +30,33 @@ func (t *trickle) pause(n int, now time.Time) time.Duration {
 	if t.full == 0 {
 		return 0
 	}
-	most, gap := trickleBytes, now.Sub(t.last)
+	gap := now.Sub(t.last)
+	t.last = now
 	if t.paused {
-		most, gap = t.full, gap-tricklePause
+		// What the pause has gathered was there at its end, so the row goes on,
+		// however late a busy machine has ended the pause.
+		t.paused = n < t.full
+	} else {
+		t.begin(n, gap)
 	}
-	t.last, t.paused = now, false
-	if n >= most || gap > trickleGap {
-		t.small = 0
-		if n < trickleBytes {
-			t.small = 1 // perhaps the first of the next row
-		}
+	if !t.paused {
 		return 0
 	}
-	if t.small++; t.small < trickleRun {
-		return 0
-	}
-	t.small, t.paused = trickleRun-1, true
 	return tricklePause
 }
+
+// begin looks whether n bytes that came gap after the ones before are of a row.
+func (t *trickle) begin(n int, gap time.Duration) {
+	switch {
+	case n >= trickleBytes:
+		t.small = 0
+	case gap > trickleGap:
+		t.small = 1 // perhaps the first of the next row
+	default:
+		t.small = min(t.small+1, trickleRun)
+	}
+	t.paused = t.small == trickleRun
+}
+
+// empty says that nothing came for now.
+func (t *trickle) empty() { t.paused = false }

@@ -12,6 +12,9 @@ func TestTrickle(t *testing.T) {
 	feed := func(tr *trickle, n, times int, gap time.Duration) (pauses int) {
 		for range times {
 			at = at.Add(gap) // after the pause, if there was one
+			if gap > trickleGap {
+				tr.empty()
+			}
 			if p := tr.pause(n, at); p > 0 {
 				pauses++
 				at = at.Add(p)
@@ -42,6 +45,15 @@ func TestTrickle(t *testing.T) {
 		assert.Equal(t, feed(&tr, 20, trickleRun, 5*time.Microsecond), 1)
 		assert.Equal(t, feed(&tr, 100<<10, 10, 5*time.Microsecond), 10)
 		assert.Equal(t, feed(&tr, 600<<10, 10, 5*time.Microsecond), 0)
+	})
+	t.Run("nor does it end when the machine is slow to end a pause", func(t *testing.T) {
+		tr := trickle{full: 512 << 10}
+		assert.Equal(t, feed(&tr, 20, trickleRun, 5*time.Microsecond), 1)
+		at = at.Add(20 * time.Millisecond)
+		assert.Equal(t, feed(&tr, 100<<10, 10, 5*time.Microsecond), 10)
+		at = at.Add(20 * time.Millisecond)
+		assert.Equal(t, feed(&tr, 600<<10, 1, 5*time.Microsecond), 0)
+		assert.Equal(t, feed(&tr, 20, 10, 5*time.Microsecond), 10, "room was made, and it goes on")
 	})
 	t.Run("a console is never paused", func(t *testing.T) {
 		assert.Equal(t, feed(&trickle{}, 20, 100, 5*time.Microsecond), 0)
