@@ -36,8 +36,12 @@
 //	syslog     nobody can be asked: the last batch may be sent twice after a
 //	           SIGKILL. Over TCP a batch counts as delivered when the other
 //	           side's kernel has confirmed it; over UDP when it has been sent.
-//	fluentd    the server confirms each entry, but cannot be asked: a hundred
-//	           of them may come twice after a SIGKILL.
+//	fluentd    the server confirms each entry, but cannot be asked which it has,
+//	           and takes what it has once more: the forward protocol's "chunk"
+//	           is only what a confirmation answers to, and it promises "at least
+//	           once". The one entry that was sent and not yet on record as
+//	           confirmed comes twice after a SIGKILL; without confirmations
+//	           (fluentd-request-ack=false) up to a hundred.
 //
 // # The state
 //

@@ -22,8 +22,9 @@ const (
 	// fluentdAck is how long the server may take to confirm an entry. A stop of the forwarder waits for it.
 	fluentdAck = 3 * time.Second
 
-	// fluentdBatch is how many entries may come twice after a SIGKILL: the server cannot be asked what it has.
-	fluentdBatch = 100
+	// fluentdBatch is how many entries may come twice after a SIGKILL: the server cannot be asked what it has. It confirms them
+	// one by one, beside which saving the state for each is little. Without confirmations, nobody knows anyway.
+	fluentdBatch, fluentdBatchUnconfirmed = 1, 100
 )
 
 // fluentd is the target of the driver fluentd: a collector that speaks the forward protocol.
@@ -79,7 +80,13 @@ func (f *fluentd) open() error { return nil }
 func (f *fluentd) resume(context.Context, int64, json.RawMessage, bool) error { return nil }
 
 func (f *fluentd) size() int { return f.bytes }
-func (f *fluentd) due() bool { return len(f.queue) >= fluentdBatch }
+
+func (f *fluentd) due() bool {
+	if f.config.RequestAck {
+		return len(f.queue) >= fluentdBatch
+	}
+	return len(f.queue) >= fluentdBatchUnconfirmed
+}
 
 func (f *fluentd) add(_ context.Context, e *entry) error {
 	record := make(map[string]string, len(f.fixed)+6)

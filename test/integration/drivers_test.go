@@ -187,6 +187,7 @@ func TestLogDrivers(t *testing.T) {
 	})
 
 	t.Run("syslog that goes and comes back", func(t *testing.T) { l.syslogGoneAndBack(t) })
+	t.Run("fluentd that goes and comes back", func(t *testing.T) { l.fluentdGoneAndBack(t) })
 
 	t.Run("default", func(t *testing.T) {
 		old := l.docker("create", "busybox", "true")
