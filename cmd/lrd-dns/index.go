@@ -49,8 +49,9 @@ func newIndex(all []names.Container, ended map[string]bool) *index {
 func (x *index) lookup(asker, name string, v6 bool) (addresses []netip.Addr, known bool) {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	for _, n := range x.containers[asker].Networks {
+		linked := linkedName(n.Links, name)
 		for _, m := range x.networks[n.ID] {
-			if !m.called(name) {
+			if !m.called(name) && (linked == "" || !m.called(linked)) {
 				continue
 			}
 			known = true
@@ -63,6 +64,16 @@ func (x *index) lookup(asker, name string, v6 bool) (addresses []netip.Addr, kno
 		}
 	}
 	return nil, false
+}
+
+// linkedName is the name of the one whom a container has its own word for; "" if it has none.
+func linkedName(links map[string]string, word string) string {
+	for own, name := range links {
+		if strings.ToLower(own) == word {
+			return strings.ToLower(name)
+		}
+	}
+	return ""
 }
 
 // reverse finds what an address is called, with the network's name behind it.

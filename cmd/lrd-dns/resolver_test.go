@@ -75,11 +75,16 @@ func place(network, address string, called ...string) names.Network {
 	return names.Network{ID: network, Name: network, Names: called, IPv4: netip.MustParseAddr(address)}
 }
 
+func linked(n names.Network, links map[string]string) names.Network {
+	n.Links = links
+	return n
+}
+
 func TestContainersFindEachOther(t *testing.T) {
 	r := testResolver(t)
 	web, db, far := container(t), container(t), container(t)
 	assert.NilError(t, names.Write(r.dir, names.Container{ID: "web", NetNS: web, Internal: true, Networks: []names.Network{
-		place("front", "10.0.0.2", "web"), place("back", "10.1.0.2", "web"),
+		place("front", "10.0.0.2", "web"), linked(place("back", "10.1.0.2", "web"), map[string]string{"Shop": "db", "lost": "far"}),
 	}}))
 	data := place("back", "10.1.0.3", "db", "Data.Base")
 	data.IPv6 = netip.MustParseAddr("fd00::3")
@@ -100,6 +105,9 @@ func TestContainersFindEachOther(t *testing.T) {
 			{web, "db", dns.TypeAAAA, dns.RcodeSuccess, []string{"fd00::3"}},
 			{web, "web", dns.TypeAAAA, dns.RcodeSuccess, nil}, // there is such a name, without such an address
 			{web, "db", dns.TypeMX, dns.RcodeSuccess, nil},
+			{web, "shop", dns.TypeA, dns.RcodeSuccess, []string{"10.1.0.3"}}, // its own word for db
+			{db, "shop", dns.TypeA, dns.RcodeNameError, nil},                 // and nobody else's
+			{web, "lost", dns.TypeA, dns.RcodeNameError, nil},
 			{web, "db.front", dns.TypeA, dns.RcodeNameError, nil},
 			{web, "far", dns.TypeA, dns.RcodeNameError, nil},
 			{web, "example.com", dns.TypeA, dns.RcodeNameError, nil},

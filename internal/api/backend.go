@@ -40,7 +40,7 @@ type ContainerChanges interface {
 	Remove(ctx context.Context, ref string, o containers.RemoveOptions) error
 	Prune(ctx context.Context, f containers.Filters) (container.PruneReport, error)
 	ConnectNetwork(ctx context.Context, ref, network string, e *network.EndpointSettings) error
-	DisconnectNetwork(ctx context.Context, ref, network string) error
+	DisconnectNetwork(ctx context.Context, ref, network string, force bool) error
 }
 
 // ContainerViews are what a client can see of containers.

@@ -591,11 +591,11 @@ func (f *fakeContainers) ConnectNetwork(_ context.Context, ref, name string, e *
 	return err
 }
 
-func (f *fakeContainers) DisconnectNetwork(_ context.Context, ref, name string) error {
+func (f *fakeContainers) DisconnectNetwork(_ context.Context, ref, name string, force bool) error {
 	_, err := f.get(ref)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.joined = append(f.joined, "disconnect "+name)
+	f.joined = append(f.joined, fmt.Sprint("disconnect ", name, " ", force))
 	return err
 }
 

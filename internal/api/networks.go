@@ -91,7 +91,6 @@ func (s *Server) networkConnect(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// networkDisconnect knows no force: there is nothing that a container's endpoint could depend on and that may be away.
 func (s *Server) networkDisconnect(w http.ResponseWriter, r *request) error {
 	var req network.DisconnectRequest
 	if err := r.decode(w, &req); err != nil {
@@ -100,7 +99,7 @@ func (s *Server) networkDisconnect(w http.ResponseWriter, r *request) error {
 	if req.Container == "" {
 		return invalid("a container to disconnect is needed")
 	}
-	if err := s.Containers.DisconnectNetwork(r.Context(), req.Container, r.vars["ref"]); err != nil {
+	if err := s.Containers.DisconnectNetwork(r.Context(), req.Container, r.vars["ref"], req.Force); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)

@@ -74,7 +74,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (_ container.Cr
 	m.byID[id] = c
 	m.mu.Unlock()
 	m.publish(c, events.ActionCreate, r.Created, nil)
-	return container.CreateResponse{ID: id, Warnings: warnings(&r)}, nil
+	return container.CreateResponse{ID: id, Warnings: []string{}}, nil
 }
 
 // newRecord is the Record of a request: checked, with the image's configuration
@@ -261,15 +261,6 @@ func newID() string {
 			return id
 		}
 	}
-}
-
-// warnings says what of the request has no effect.
-func warnings(r *Record) []string {
-	list := []string{}
-	if len(r.HostConfig.Links) > 0 {
-		list = append(list, "Links have no effect: lrd has no legacy links")
-	}
-	return list
 }
 
 // Rename gives a container another name. Errors: ErrConflict when it is taken,

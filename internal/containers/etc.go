@@ -104,11 +104,25 @@ func (m *Manager) writeEtc(r *Record, run *Run, cfg *config.Config, in *oci.Inpu
 		in.ResolvConf:   networks.ResolvConf(networks.HostResolvConf(), resolv),
 	} {
 		// Readable for everybody: the container's user may be anybody.
-		if err := os.WriteFile(path, data, 0o644); err != nil {
+		if err := overwrite(path, data); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// overwrite writes a file that a container may have mounted, and may be reading: it stays the same file, and is never an
+// empty one.
+func overwrite(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(data)))
 }
 
 // nameServers are those that the container is given for what is not a container's name; none: the host's.

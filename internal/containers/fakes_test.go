@@ -220,13 +220,20 @@ func (n *fakeNetworks) Connect(_ context.Context, id string, j networks.Join) (n
 	return s, nil
 }
 
-func (n *fakeNetworks) Disconnect(_ context.Context, id, network string) (networks.Sandbox, error) {
+func (n *fakeNetworks) Disconnect(_ context.Context, id, network string, _ bool) (networks.Sandbox, error) {
+	if err := n.hit("Networks.Disconnect"); err != nil {
+		return networks.Sandbox{}, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.attached[id]
 	s.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(e networks.Endpoint) bool { return e.NetworkID == network })
 	n.attached[id] = s
 	return s, nil
+}
+
+func (n *fakeNetworks) Evict(_ context.Context, ref, network string) error {
+	return refused(errdefs.ErrNotFound, "endpoint %s not found in %s", ref, network)
 }
 
 func (n *fakeNetworks) Rename(_ context.Context, id, _, name string) (networks.Sandbox, bool) {

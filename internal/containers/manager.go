@@ -72,7 +72,8 @@ type Networks interface {
 	Attach(ctx context.Context, r networks.Request) (networks.Sandbox, error)
 	Detach(ctx context.Context, containerID string) error
 	Connect(ctx context.Context, containerID string, j networks.Join) (networks.Sandbox, error)
-	Disconnect(ctx context.Context, containerID, network string) (networks.Sandbox, error)
+	Disconnect(ctx context.Context, containerID, network string, force bool) (networks.Sandbox, error)
+	Evict(ctx context.Context, ref, network string) error
 	Rename(ctx context.Context, containerID, old, name string) (networks.Sandbox, bool)
 	Restore(ctx context.Context, sandboxes []networks.Sandbox) error
 }

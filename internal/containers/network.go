@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -29,6 +30,8 @@ type Membership struct {
 	MAC      string     `json:"mac,omitempty"`
 	Aliases  []string   `json:"aliases,omitempty"`
 	Priority int        `json:"priority,omitempty"`
+	// Links are what the container calls others there, as Docker writes it: "name:alias", or a name alone.
+	Links []string `json:"links,omitempty"`
 	// DriverOpts are kept for those who ask.
 	DriverOpts map[string]string `json:"driverOpts,omitempty"`
 }
@@ -82,7 +85,7 @@ func (m *Manager) checkNetworks(c *container.Config, h *container.HostConfig, n 
 		first = s
 		delete(settings, network.NetworkDefault)
 	}
-	ms, err := m.membership(mode, first)
+	ms, err := m.membership(mode, withLinks(first, h.Links))
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +146,14 @@ func (m *Manager) membership(ref string, e *network.EndpointSettings) (Membershi
 		e = &network.EndpointSettings{}
 	}
 	ms := Membership{Aliases: slices.Clone(e.Aliases), Priority: e.GwPriority, DriverOpts: maps.Clone(e.DriverOpts), MAC: e.MacAddress.String()}
+	for _, link := range e.Links {
+		if _, _, ok := parseLink(link); !ok {
+			return Membership{}, refused(errdefs.ErrInvalidArgument, "bad format for links: %s", link)
+		}
+		if !slices.Contains(ms.Links, link) { // the client says it twice
+			ms.Links = append(ms.Links, link)
+		}
+	}
 	if e.IPAMConfig != nil {
 		ms.IPv4, ms.IPv6 = e.IPAMConfig.IPv4Address, e.IPAMConfig.IPv6Address
 		if len(e.IPAMConfig.LinkLocalIPs) > 0 {
@@ -171,9 +182,43 @@ func (m *Manager) membership(ref string, e *network.EndpointSettings) (Membershi
 	return ms, nil
 }
 
+// withLinks is what a request says of the network of the mode, with the links that it names outside of it.
+func withLinks(e *network.EndpointSettings, links []string) *network.EndpointSettings {
+	if len(links) == 0 {
+		return e
+	}
+	var with network.EndpointSettings
+	if e != nil {
+		with = *e
+	}
+	with.Links = slices.Concat(with.Links, links)
+	return &with
+}
+
+// parseLink is the name of another container and what this one calls it.
+func parseLink(link string) (name, alias string, ok bool) {
+	name, alias, two := strings.Cut(strings.TrimPrefix(link, "/"), ":")
+	if !two {
+		alias = name
+	}
+	return name, alias, name != "" && alias != "" && !strings.Contains(alias, ":")
+}
+
 // join asks for a container's place in a network.
 func join(r Record, ms Membership) networks.Join {
-	return networks.Join{Network: ms.Network, IPv4: ms.IPv4, IPv6: ms.IPv6, MAC: ms.MAC, Priority: ms.Priority, Names: dnsNames(r, ms)}
+	j := networks.Join{Network: ms.Network, IPv4: ms.IPv4, IPv6: ms.IPv6, MAC: ms.MAC, Priority: ms.Priority, Names: dnsNames(r, ms)}
+	if !container.NetworkMode(ms.Network).IsUserDefined() {
+		return j
+	}
+	for _, link := range ms.Links {
+		if name, alias, ok := parseLink(link); ok {
+			if j.Links == nil {
+				j.Links = map[string]string{}
+			}
+			j.Links[alias] = name
+		}
+	}
+	return j
 }
 
 // dnsNames are what a container is called in a network, its own name first.
@@ -206,8 +251,8 @@ func (m *Manager) joinNetwork(ctx context.Context, r *Record, run *Run, in *oci.
 		in.NetNS = path
 		return err
 	}
-	req := networks.Request{ContainerID: r.ID, Servers: nameServers(r, m.o.Config())}
-	if !mode.IsNone() && !r.Config.NetworkDisabled {
+	req := networks.Request{ContainerID: r.ID, Servers: nameServers(r, m.o.Config()), Isolated: mode.IsNone() || r.Config.NetworkDisabled}
+	if !req.Isolated {
 		var err error
 		if req.Ports, err = networks.ParsePortBindings(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts); err != nil {
 			return err

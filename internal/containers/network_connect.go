@@ -2,6 +2,7 @@ package containers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -17,19 +18,15 @@ import (
 // ErrPermissionDenied when it is in that network already, ErrInvalidArgument when its network mode
 // goes together with no other.
 func (m *Manager) ConnectNetwork(ctx context.Context, ref, networkRef string, e *network.EndpointSettings) error {
-	c, err := m.find(ref)
+	c, ctx, err := m.locked(ctx, ref)
 	if err != nil {
 		return err
 	}
+	defer c.unlock()
 	n, err := m.o.Networks.Network(networkRef)
 	if err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	if err := c.lock(ctx); err != nil {
-		return err
-	}
-	defer c.unlock()
 	r, s := c.snapshot()
 	if c.foreign {
 		return refused(errdefs.ErrFailedPrecondition, "cannot connect container %s: %s", r.Name, s.Reason)
@@ -56,25 +53,32 @@ func (m *Manager) ConnectNetwork(ctx context.Context, ref, networkRef string, e 
 	if err != nil {
 		return fmt.Errorf("cannot connect container %s to network %s: %w", r.Name, ms.Network, err)
 	}
-	if err := m.changeNetworks(c, sandbox, all); err != nil {
-		_, _ = m.o.Networks.Disconnect(ctx, c.id, ms.ID)
-		return err
+	if err := noteNetworks(c, sandbox, all); err != nil {
+		_, undo := m.o.Networks.Disconnect(ctx, c.id, ms.ID, true)
+		return errors.Join(err, undo)
 	}
 	if joined, ok := sandbox.Endpoint(ms.ID); ok {
 		m.publishNetwork(c, events.ActionConnect, joined)
 	}
-	return nil
+	return m.rewriteEtc(c)
 }
 
 // DisconnectNetwork takes a container out of a network, at once if it runs. Errors: ErrNotFound, ErrPermissionDenied when
-// it is not in that network.
-func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string) error {
+// it is not in that network. With force, what the kernel refuses is logged, and the container may be one that is not known any more.
+func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string, force bool) error {
+	uncancelled := context.WithoutCancel(ctx)
 	c, ctx, err := m.locked(ctx, ref)
+	if force && errdefs.IsNotFound(err) {
+		return m.o.Networks.Evict(uncancelled, ref, networkRef)
+	}
 	if err != nil {
 		return err
 	}
 	defer c.unlock()
 	r, s := c.snapshot()
+	if c.foreign && force {
+		return m.o.Networks.Evict(ctx, c.id, networkRef)
+	}
 	if c.foreign {
 		return refused(errdefs.ErrFailedPrecondition, "cannot disconnect container %s: %s", r.Name, s.Reason)
 	}
@@ -91,36 +95,35 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string)
 		return refused(errdefs.ErrPermissionDenied, "container %s is not connected to network %s", c.id, name)
 	}
 	all = slices.Delete(slices.Clone(all), i, i+1)
-	if r.Run == nil || r.Run.Sandbox == nil {
-		return c.update(func(r *Record, _ *Status) { r.Memberships = all })
-	}
-	left, was := r.Run.Sandbox.Endpoint(name)
+	left, was := sandboxOf(r).Endpoint(name)
 	if !was {
 		return c.update(func(r *Record, _ *Status) { r.Memberships = all })
 	}
-	sandbox, err := m.o.Networks.Disconnect(ctx, c.id, left.NetworkID)
+	sandbox, err := m.o.Networks.Disconnect(ctx, c.id, left.NetworkID, force)
 	if err != nil {
 		return fmt.Errorf("cannot disconnect container %s from network %s: %w", r.Name, name, err)
 	}
-	if err := m.changeNetworks(c, sandbox, all); err != nil {
+	if err := noteNetworks(c, sandbox, all); err != nil {
 		return err
 	}
 	m.publishNetwork(c, events.ActionDisconnect, left)
-	return nil
+	return m.rewriteEtc(c)
 }
 
-// changeNetworks takes note of a running container's new place, on record and in its files.
-func (m *Manager) changeNetworks(c *Container, sandbox networks.Sandbox, all []Membership) error {
-	if err := c.update(func(r *Record, _ *Status) {
+// noteNetworks puts a running container's new place on record.
+func noteNetworks(c *Container, sandbox networks.Sandbox, all []Membership) error {
+	return c.update(func(r *Record, _ *Status) {
 		run := *r.Run
 		run.Sandbox = &sandbox
 		r.Run, r.Memberships = &run, all
-	}); err != nil {
-		return err
-	}
+	})
+}
+
+// rewriteEtc brings a running container's files up to its new place.
+func (m *Manager) rewriteEtc(c *Container) error {
 	r, _ := c.snapshot()
 	if err := m.writeEtc(&r, r.Run, m.o.Config(), &oci.Input{}); err != nil {
-		return fmt.Errorf("the container is connected, and its files in /etc are not up to date: %w", err)
+		return fmt.Errorf("the container's place in networks has changed, and its files in /etc are not up to date: %w", err)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func networkSettings(r Record) *container.NetworkSettings {
 // endpointSettings is the container's place in one network.
 func endpointSettings(r Record, ms Membership, sandbox networks.Sandbox) *network.EndpointSettings {
 	es := &network.EndpointSettings{
-		NetworkID: ms.ID, Aliases: ms.Aliases, DriverOpts: ms.DriverOpts, GwPriority: ms.Priority, DNSNames: dnsNames(r, ms),
+		NetworkID: ms.ID, Aliases: ms.Aliases, Links: ms.Links, DriverOpts: ms.DriverOpts, GwPriority: ms.Priority, DNSNames: dnsNames(r, ms),
 	}
 	if ms.IPv4.IsValid() || ms.IPv6.IsValid() {
 		es.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: ms.IPv4, IPv6Address: ms.IPv6}

@@ -82,7 +82,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	}
 	connect("netB")
 	assert.Equal(t, networksOf(), "netA:web,www,ID netB:web,ID")
-	assert.NilError(t, w.m.DisconnectNetwork(ctx, id, "netA"))
+	assert.NilError(t, w.m.DisconnectNetwork(ctx, id, "netA", false))
 	assert.Equal(t, networksOf(), "netB:web,ID")
 
 	assert.NilError(t, w.m.Start(ctx, id))
@@ -99,9 +99,16 @@ func TestConnectAndDisconnect(t *testing.T) {
 	assert.NilError(t, w.m.Rename(ctx, id, "shop"))
 	assert.Equal(t, networksOf(), "netB:shop,ID netC:shop,ID")
 	assert.Equal(t, sandboxOf(w.record(id)).Endpoints[1].Names[0], "shop")
-	assert.NilError(t, w.m.DisconnectNetwork(ctx, id, "netB"))
+	w.arm("Networks.Disconnect", errFault)
+	assert.ErrorIs(t, w.m.DisconnectNetwork(ctx, id, "netB", false), errFault)
+	assert.Equal(t, networksOf(), "netB:shop,ID netC:shop,ID")
+	w.arm("Networks.Disconnect", nil)
+	assert.NilError(t, w.m.DisconnectNetwork(ctx, id, "netB", false))
 	assert.Equal(t, networksOf(), "netC:shop,ID")
-	err = w.m.DisconnectNetwork(ctx, id, "netB")
+	// A container that is gone is what the networks know of it.
+	assert.ErrorContains(t, w.m.DisconnectNetwork(ctx, "gone", "netB", false), "No such container: gone")
+	assert.ErrorContains(t, w.m.DisconnectNetwork(ctx, "gone", "netB", true), "endpoint gone not found in netB")
+	err = w.m.DisconnectNetwork(ctx, id, "netB", false)
 	assert.Check(t, errdefs.IsPermissionDenied(err) && strings.Contains(err.Error(), "is not connected to network netB"), "%v", err)
 
 	assert.NilError(t, w.m.Stop(ctx, id, StopOptions{}))
@@ -111,6 +118,26 @@ func TestConnectAndDisconnect(t *testing.T) {
 		told = append(told, string(e.Action)+" "+e.Actor.Attributes["name"])
 	}
 	assert.DeepEqual(t, told, []string{"connect netB", "connect netC", "disconnect netB", "disconnect netC"})
+}
+
+func TestLinksAreNamesOfOnesOwn(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.create(func(r *CreateRequest) { r.HostConfig.Links = []string{"db:data"} },
+		inNetworks("netA", map[string]*network.EndpointSettings{"netA": {Links: []string{"db:data", "/cache"}}, "netB": {Links: []string{"mail:post"}}}))
+	var links []string
+	for _, ms := range w.record(id).Memberships {
+		links = append(links, ms.Network)
+		links = append(links, ms.Links...)
+		if ms.Network == "netA" {
+			assert.DeepEqual(t, join(w.record(id), ms).Links, map[string]string{"data": "db", "cache": "cache"})
+		}
+	}
+	assert.DeepEqual(t, links, []string{"netA", "db:data", "/cache", "netB", "mail:post"})
+	for _, wrong := range []string{"", "a:", ":b", "a:b:c"} {
+		h := container.HostConfig{NetworkMode: "netA"}
+		_, err := w.m.checkNetworks(&container.Config{}, &h, &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"netA": {Links: []string{wrong}}}})
+		assert.Check(t, is.ErrorContains(err, "bad format for links"), wrong)
+	}
 }
 
 func TestNetworksThatGoWithNoOther(t *testing.T) {
@@ -124,5 +151,5 @@ func TestNetworksThatGoWithNoOther(t *testing.T) {
 		assert.Check(t, is.ErrorContains(err, want))
 	}
 	id := w.create(inNetworks("host", nil))
-	assert.Check(t, is.ErrorContains(w.m.DisconnectNetwork(context.Background(), id, "host"), "cannot be disconnected from host network"))
+	assert.Check(t, is.ErrorContains(w.m.DisconnectNetwork(context.Background(), id, "host", false), "cannot be disconnected from host network"))
 }

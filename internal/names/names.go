@@ -43,9 +43,11 @@ type Network struct {
 	Name string `json:"name"`
 	// Names are what the container is called there, without the network's name. The first is the answer to the question who
 	// has an address.
-	Names []string   `json:"names"`
-	IPv4  netip.Addr `json:"ipv4,omitzero"`
-	IPv6  netip.Addr `json:"ipv6,omitzero"`
+	Names []string `json:"names"`
+	// Links are what the container, and nobody else, calls others there: the name of one of them by its word for it.
+	Links map[string]string `json:"links,omitempty"`
+	IPv4  netip.Addr        `json:"ipv4,omitzero"`
+	IPv6  netip.Addr        `json:"ipv6,omitzero"`
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 
@@ -69,13 +70,14 @@ func (m *Manager) register(r Request) (_ Sandbox, err error) {
 		return Sandbox{}, &kindError{fmt.Sprintf("container %s is attached to a network already", r.ContainerID), errdefs.ErrConflict}
 	}
 	s := Sandbox{ContainerID: r.ContainerID, NetNS: netNSPath(m.o.RunDir, r.ContainerID), Servers: slices.Clone(r.Servers)}
-	if len(r.Joins) == 0 {
-		if len(r.Ports) > 0 {
+	if r.Isolated {
+		if len(r.Ports)+len(r.Joins) > 0 {
 			return Sandbox{}, invalid("a container without a network cannot publish ports")
 		}
 		m.sandboxes[r.ContainerID] = s
 		return s, nil
 	}
+	// Also for one that is in no network yet: its unit is made now.
 	if m.o.NamesDir != "" {
 		s.EndedMark = names.EndedMark(m.o.NamesDir, r.ContainerID)
 	}
@@ -114,7 +116,7 @@ func (m *Manager) placeLocked(s Sandbox, j Join) (_ Endpoint, err error) {
 	}
 	e := Endpoint{
 		NetworkID: p.ID, Network: p.Name, Bridge: p.Bridge, HostLink: hostLink(s.ContainerID, p.ID), Interface: s.freeInterface(p.interfacePrefix()),
-		Names: slices.Clone(j.Names), Priority: j.Priority, Internal: p.Internal, Apart: p.Apart, Unmasked: p.Unmasked,
+		Names: slices.Clone(j.Names), Links: maps.Clone(j.Links), Priority: j.Priority, Internal: p.Internal, Apart: p.Apart, Unmasked: p.Unmasked,
 	}
 	if j.IPv6.IsValid() && p.v6 == nil {
 		return Endpoint{}, invalid("invalid config for network %s: invalid endpoint settings: no configured subnet contains IP address %s", p.Name, j.IPv6)
@@ -202,7 +204,7 @@ func (m *Manager) plug(s Sandbox, e Endpoint) error {
 }
 
 // Detach takes a container's network away: rules, links, namespace. A container
-// that has none is no error.
+// that has none is no error. What could not be removed keeps its addresses, and is tried again by the next Detach.
 func (m *Manager) Detach(ctx context.Context, containerID string) error {
 	if err := checkID(containerID); err != nil {
 		return err
@@ -226,18 +228,20 @@ func (m *Manager) Detach(ctx context.Context, containerID string) error {
 	if known && len(s.Endpoints) > 0 {
 		errs = append(errs, m.apply(ctx))
 	}
-	errs = append(errs, removeLeftovers(s))
-	if !known || len(s.Endpoints) == 0 {
-		return errors.Join(errs...)
-	}
+	left := removeLeftovers(s)
 	m.forgetFlows(s)
 	m.mu.Lock()
-	m.releaseLocked(s)
+	m.ports.release(containerID, s.Ports)
+	if left == nil {
+		m.releaseAddressesLocked(containerID)
+	}
 	m.mu.Unlock()
 	for _, e := range s.Endpoints {
-		errs = append(errs, m.trimAddresses(e.Bridge))
+		if known {
+			errs = append(errs, m.trimAddresses(e.Bridge))
+		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, left)...)
 }
 
 // releaseLocked gives back what is a container's.
@@ -256,5 +260,12 @@ func (m *Manager) releasePlaceLocked(containerID string, e Endpoint) {
 	p.v4.release(e.IP, containerID)
 	if p.v6 != nil && e.IP6.IsValid() {
 		p.v6.release(e.IP6, containerID)
+	}
+}
+
+// releaseAddressesLocked gives back all addresses that are a container's, also those that it had when nobody knew it.
+func (m *Manager) releaseAddressesLocked(containerID string) {
+	for _, p := range m.networks {
+		p.releaseAll(containerID)
 	}
 }

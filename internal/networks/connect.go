@@ -25,16 +25,13 @@ func (m *Manager) Connect(ctx context.Context, containerID string, j Join) (_ Sa
 		m.mu.Unlock()
 		return Sandbox{}, err
 	}
-	if s.EndedMark == "" && m.o.NamesDir != "" {
-		s.EndedMark = names.EndedMark(m.o.NamesDir, containerID)
-	}
 	s = s.with(e)
 	m.sandboxes[containerID] = s
 	m.changed++
 	m.mu.Unlock()
 	defer func() {
 		if err != nil {
-			_, undo := m.Disconnect(context.WithoutCancel(ctx), containerID, e.NetworkID)
+			_, undo := m.Disconnect(context.WithoutCancel(ctx), containerID, e.NetworkID, true)
 			err = errors.Join(err, undo)
 		}
 	}()
@@ -52,32 +49,114 @@ func (m *Manager) Connect(ctx context.Context, containerID string, j Join) (_ Sa
 	return s, m.apply(ctx)
 }
 
-// Disconnect takes a container that runs out of a network. ErrPermissionDenied, in Docker's words, if it is not in it.
-func (m *Manager) Disconnect(ctx context.Context, containerID, ref string) (Sandbox, error) {
+// Disconnect takes a container that runs out of a network. ErrPermissionDenied, in Docker's words, if it is not in it. On an
+// error it is still in it, as far as is known here, and the call can be repeated. With force it is out of it whatever
+// goes wrong, which is logged.
+func (m *Manager) Disconnect(ctx context.Context, containerID, ref string, force bool) (Sandbox, error) {
 	m.mu.Lock()
-	s, ok := m.sandboxes[containerID]
+	had, ok := m.sandboxes[containerID]
 	if !ok {
 		m.mu.Unlock()
 		return Sandbox{}, noSandbox(containerID)
 	}
-	i := s.index(ref)
+	i := had.index(ref)
 	if i < 0 {
 		m.mu.Unlock()
 		return Sandbox{}, &kindError{fmt.Sprintf("container %s is not connected to network %s", containerID, ref), errdefs.ErrPermissionDenied}
 	}
-	e := s.Endpoints[i]
-	s = s.without(i)
-	m.sandboxes[containerID] = s
-	m.changed++
+	e, s := had.Endpoints[i], had.without(i)
+	m.setLocked(s)
 	m.mu.Unlock()
 	m.tell(ctx, s)
 	m.sync(ctx)
-	errs := []error{m.apply(ctx), removeLink(e.HostLink), setWays(s)}
+	linked := removeLink(e.HostLink)
+	if err := errors.Join(m.apply(ctx), linked, setWays(s)); err != nil {
+		if !force {
+			m.mu.Lock()
+			m.setLocked(had)
+			m.mu.Unlock()
+			m.tell(ctx, had)
+			m.sync(ctx)
+			return Sandbox{}, err
+		}
+		m.log.WarnContext(ctx, "A container is out of a network by force, and something of it may be left", "container", containerID, "network", e.Network, "error", err)
+	}
 	m.forgetFlows(s)
+	if linked == nil { // else it has its address still
+		m.mu.Lock()
+		m.releasePlaceLocked(containerID, e)
+		m.mu.Unlock()
+	}
+	// An address of the bridge too many disturbs nobody.
+	if err := m.trimAddresses(e.Bridge); err != nil {
+		m.log.WarnContext(ctx, "cannot remove an old address of the bridge", "bridge", e.Bridge, "error", err)
+	}
+	return s, nil
+}
+
+// setLocked is a change of a container's network.
+func (m *Manager) setLocked(s Sandbox) {
+	m.sandboxes[s.ContainerID] = s
+	m.changed++
+}
+
+// Evict takes out of a network what there is in it of a container that the caller does not know: by its ID, or by what it
+// is called there. ErrNotFound, in Docker's words, if there is nothing.
+func (m *Manager) Evict(ctx context.Context, ref, network string) error {
+	n, err := m.Network(network)
+	if err != nil {
+		return err
+	}
+	id, err := m.stranger(ref, n)
+	if err != nil {
+		return err
+	}
+	if _, known := m.Sandbox(id); known {
+		_, err := m.Disconnect(ctx, id, n.ID, true)
+		return err
+	}
+	if m.o.NamesDir != "" && names.Has(m.o.NamesDir, id) {
+		if err := m.untellIn(ctx, id, n); err != nil {
+			return err
+		}
+	}
+	if err := removeLink(hostLink(id, n.ID)); err != nil {
+		return err
+	}
 	m.mu.Lock()
-	m.releasePlaceLocked(containerID, e)
-	m.mu.Unlock()
-	return s, errors.Join(append(errs, m.trimAddresses(e.Bridge))...)
+	defer m.mu.Unlock()
+	if p := m.networks[n.ID]; p != nil {
+		p.releaseAll(id)
+	}
+	return nil
+}
+
+// stranger finds the container that something in a network is of: one that Restore was not told of, or one that only
+// its caller does not know.
+func (m *Manager) stranger(ref string, n Network) (string, error) {
+	called := func(list []string) bool { return slices.Contains(list, ref) }
+	for _, s := range m.Sandboxes() {
+		if e, ok := s.Endpoint(n.ID); ok && (s.ContainerID == ref || called(e.Names)) {
+			return s.ContainerID, nil
+		}
+	}
+	if checkID(ref) == nil && linkExists(hostLink(ref, n.ID)) {
+		return ref, nil
+	}
+	var files []string
+	if m.o.NamesDir != "" {
+		var err error
+		if files, _, err = names.Listed(m.o.NamesDir); err != nil {
+			return "", err
+		}
+	}
+	for _, id := range files {
+		c, err := names.Read(m.o.NamesDir, id)
+		if err == nil && slices.ContainsFunc(c.Networks, func(in names.Network) bool { return in.ID == n.ID && (id == ref || called(in.Names)) }) {
+			return id, nil
+		}
+	}
+	return "", &kindError{fmt.Sprintf("endpoint %s not found", ref), errdefs.ErrNotFound}
 }
 
 func noSandbox(containerID string) error {

@@ -152,7 +152,7 @@ func hostRoutes() ([]netip.Prefix, error) {
 }
 
 // Remove removes a network. Errors, in Docker's words: ErrPermissionDenied for the default one and for one that a container
-// that runs is in, ErrNotFound.
+// that runs is in, ErrNotFound. After any other error it is still there, and the call can be repeated.
 func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
 	m.mu.Lock()
 	p, err := m.findLocked(ref)
@@ -170,7 +170,15 @@ func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
 	delete(m.networks, p.ID)
 	m.changed++
 	m.mu.Unlock()
-	return p.Network, m.drop(context.WithoutCancel(ctx), p.Network)
+	if err := m.drop(context.WithoutCancel(ctx), p.Network); err != nil {
+		// What is left of it has a name, and can be removed by another try.
+		m.mu.Lock()
+		m.networks[p.ID] = p
+		m.changed++
+		m.mu.Unlock()
+		return Network{}, err
+	}
+	return p.Network, nil
 }
 
 func (m *Manager) checkUnusedLocked(n Network) error {

@@ -21,9 +21,10 @@ type Request struct {
 	ContainerID string
 	// Ports are to be published, as ParsePortBindings gave them.
 	Ports []PortBinding
-	// Joins are the networks; none asks for a network namespace with a loopback interface and nothing else (`docker run
-	// --network none`).
+	// Joins are the networks; none asks for a network namespace with a loopback interface and nothing else.
 	Joins []Join
+	// Isolated says that nobody will Connect the container (`docker run --network none`).
+	Isolated bool
 	// Servers are the container's own name servers for what is not a container's name; none: the host's.
 	Servers []netip.Addr
 }
@@ -39,6 +40,9 @@ type Join struct {
 	// Names are what the container is called in the network, the container's own name first. They have no effect in the
 	// default one.
 	Names []string
+	// Links are what the container calls others in the network, besides their own names: their name by the container's
+	// word for them. They have no effect in the default one.
+	Links map[string]string
 	// Priority decides by which network the container's packets leave it: the highest, and of equal ones the first by name.
 	Priority int
 }
@@ -81,9 +85,10 @@ type Endpoint struct {
 	Gateway6   netip.Addr `json:",omitzero"`
 	// MAC is the hardware address of the interface, as 02:42:ac:1e:00:02.
 	MAC string
-	// Names and Priority are those of the Join.
-	Names    []string `json:",omitempty"`
-	Priority int      `json:",omitempty"`
+	// Names, Links and Priority are those of the Join.
+	Names    []string          `json:",omitempty"`
+	Links    map[string]string `json:",omitempty"`
+	Priority int               `json:",omitempty"`
 	// Internal, Apart and Unmasked are the network's.
 	Internal bool `json:",omitempty"`
 	Apart    bool `json:",omitempty"`
@@ -166,7 +171,7 @@ func (s Sandbox) file() names.Container {
 	c := names.Container{ID: s.ContainerID, NetNS: s.NetNS, Servers: s.Servers, Internal: !out}
 	for _, e := range s.Endpoints {
 		if e.named() {
-			c.Networks = append(c.Networks, names.Network{ID: e.NetworkID, Name: e.Network, Names: e.Names, IPv4: e.IP, IPv6: e.IP6})
+			c.Networks = append(c.Networks, names.Network{ID: e.NetworkID, Name: e.Network, Names: e.Names, Links: e.Links, IPv4: e.IP, IPv6: e.IP6})
 		}
 	}
 	return c

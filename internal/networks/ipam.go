@@ -2,6 +2,7 @@ package networks
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 
@@ -93,6 +94,11 @@ func (a *ipam) release(addr netip.Addr, owner string) {
 	if a.used[addr] == owner {
 		delete(a.used, addr)
 	}
+}
+
+// releaseAll gives back all addresses that are the owner's.
+func (a *ipam) releaseAll(owner string) {
+	maps.DeleteFunc(a.used, func(_ netip.Addr, other string) bool { return other == owner })
 }
 
 // hostRange is the first and the last address of a subnet that a host may

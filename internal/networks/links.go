@@ -311,6 +311,12 @@ func reconnect(containerID string, e Endpoint) error {
 	return raise(link, e.Apart)
 }
 
+// linkExists says whether there is a link of a name.
+func linkExists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
 // removeLink removes a link if it is there.
 func removeLink(name string) error {
 	link, err := netlink.LinkByName(name)

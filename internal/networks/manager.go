@@ -95,6 +95,14 @@ func newPool(n Network) *pool {
 	return p
 }
 
+// releaseAll gives back all addresses of an owner.
+func (p *pool) releaseAll(owner string) {
+	p.v4.releaseAll(owner)
+	if p.v6 != nil {
+		p.v6.releaseAll(owner)
+	}
+}
+
 // Open makes the bridges and their addresses, or finds them as they are; the rules
 // are left as they are until Restore. A bridge with other addresses keeps them until Restore has told which
 // containers live by them. A link of the default bridge's name that is no bridge is

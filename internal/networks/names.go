@@ -3,6 +3,7 @@ package networks
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"lrd/internal/names"
@@ -68,6 +69,20 @@ func (m *Manager) untell(ctx context.Context, containerID string) error {
 	if had {
 		m.sync(ctx)
 	}
+	return nil
+}
+
+// untellIn makes the resolver forget that a container is in a network.
+func (m *Manager) untellIn(ctx context.Context, containerID string, n Network) error {
+	c, err := names.Read(m.o.NamesDir, containerID)
+	if err != nil {
+		return err
+	}
+	c.Networks = slices.DeleteFunc(c.Networks, func(in names.Network) bool { return in.ID == n.ID })
+	if err := names.Write(m.o.NamesDir, c); err != nil {
+		return err
+	}
+	m.sync(ctx)
 	return nil
 }
 

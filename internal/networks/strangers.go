@@ -14,7 +14,7 @@ import (
 // reserveStrangers keeps addresses that containers have and that Restore was not told of: those of containers of which
 // nobody can read what was saved, and those of a connection that a daemon was killed over before it was saved.
 // They run on, and no other may get in their way. Such an address is given up
-// by the next start of the daemon.
+// by Detach or Evict, or by the next start of the daemon.
 func (m *Manager) reserveStrangers(ctx context.Context) {
 	entries, err := os.ReadDir(m.o.RunDir)
 	if err != nil {

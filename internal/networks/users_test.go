@@ -1,6 +1,8 @@
 package networks
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -189,12 +191,12 @@ func TestConnectAndDisconnect(t *testing.T) {
 	assert.DeepEqual(t, s.Endpoints[1].Names, []string{"renamed", "alias"})
 
 	// The way out moves to the network that is left, and the published port with it.
-	s, err = w.m.Disconnect(t.Context(), idA, "bridge")
+	s, err = w.m.Disconnect(t.Context(), idA, "bridge", false)
 	assert.NilError(t, err)
 	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
 	w.serve(w.outside, "world", 7)
 	w.reaches(a.NetNS, "tcp", outsideAddress+":7", "world")
-	_, err = w.m.Disconnect(t.Context(), idA, "bridge")
+	_, err = w.m.Disconnect(t.Context(), idA, "bridge", false)
 	assert.ErrorContains(t, err, "is not connected to network bridge")
 
 	// A restart of the daemon, with the bridge gone.
@@ -332,4 +334,93 @@ func TestManyNames(t *testing.T) {
 	c := w.join(idC, nil, Join{Network: "bridge"})
 	assert.Equal(t, c.Endpoints[0].IP.String(), "172.30.0.3")
 	assert.NilError(t, w.m.Detach(t.Context(), idB))
+}
+
+// TestDisconnectThatFails: what the kernel refuses leaves a container where it was, for another try, and force leaves it out.
+func TestDisconnectThatFails(t *testing.T) {
+	w := newWorld(t)
+	refused := errors.New("refused")
+	var refusing bool
+	w.options.Run = func(ctx context.Context, input, name string, args ...string) ([]byte, error) {
+		if refusing {
+			return nil, refused
+		}
+		return runProgram(ctx, input, name, args...)
+	}
+	w.open()
+	assert.NilError(t, w.m.Restore(t.Context(), nil))
+	n := w.create("net", nil)
+	s := w.join(idA, nil, Join{Network: "bridge"}, Join{Network: "net", Names: []string{"a"}})
+	had := s.Endpoints[1].IP
+
+	refusing = true
+	_, err := w.m.Disconnect(t.Context(), idA, "net", false)
+	assert.ErrorIs(t, err, refused)
+	in, _ := w.m.Sandbox(idA)
+	assert.DeepEqual(t, in.Endpoints[1].Names, []string{"a"})
+	assert.Check(t, names.Has(w.options.NamesDir, idA))
+	out, err := w.m.Disconnect(t.Context(), idA, "net", true)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Len(out.Endpoints, 1))
+	refusing = false
+	assert.Check(t, !names.Has(w.options.NamesDir, idA))
+	assert.Check(t, !linkExists(hostLink(idA, n.ID)))
+	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "net", IPv4: had}}})
+	assert.NilError(t, err)
+
+	// A network whose removal fails is still there, for another try.
+	assert.NilError(t, w.m.Detach(t.Context(), idB))
+	refusing = true
+	_, err = w.m.Remove(t.Context(), "net")
+	assert.ErrorIs(t, err, refused)
+	refusing = false
+	_, err = w.m.Remove(t.Context(), "net")
+	assert.NilError(t, err)
+}
+
+// TestEvict: what is left in a network of a container that nobody knows can be taken out of it, and its address be given again.
+func TestEvict(t *testing.T) {
+	w := newWorld(t)
+	n := w.create("net", nil)
+	a := w.join(idA, nil, Join{Network: "net", Names: []string{"a"}})
+	b := w.join(idB, nil, Join{Network: "net", Names: []string{"b"}})
+	// A daemon that has not been told of them.
+	w.open()
+	t.Cleanup(func() { assert.Check(t, w.m.Detach(context.Background(), idB)) })
+	for _, id := range []string{idA, idB} {
+		assert.NilError(t, names.Write(w.options.NamesDir, map[string]Sandbox{idA: a, idB: b}[id].file()))
+	}
+	assert.NilError(t, w.m.Restore(t.Context(), nil))
+	join := Request{ContainerID: idC, Joins: []Join{{Network: "net", IPv4: a.Endpoints[0].IP}}}
+	_, err := w.m.Attach(t.Context(), join)
+	assert.ErrorContains(t, err, "Address already in use")
+
+	assert.ErrorContains(t, w.m.Evict(t.Context(), "nobody", "net"), "endpoint nobody not found")
+	assert.ErrorContains(t, w.m.Evict(t.Context(), "a", "none-such"), "network none-such not found")
+	assert.NilError(t, w.m.Evict(t.Context(), "a", "net"))
+	assert.NilError(t, w.m.Evict(t.Context(), idB, "net"))
+	assert.Check(t, !linkExists(hostLink(idA, n.ID)) && !linkExists(hostLink(idB, n.ID)))
+	c, err := names.Read(w.options.NamesDir, idA)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Len(c.Networks, 0))
+	_, err = w.m.Attach(t.Context(), join)
+	assert.NilError(t, err)
+	err = w.m.Evict(t.Context(), idA, "net")
+	assert.Check(t, errdefs.IsNotFound(err), "%v", err)
+	assert.NilError(t, w.m.Detach(t.Context(), idA))
+}
+
+// TestPortsOfAContainerInNoNetwork are published when it gets into one.
+func TestPortsOfAContainerInNoNetwork(t *testing.T) {
+	w := newWorld(t)
+	w.create("net", nil)
+	s := w.join(idA, []PortBinding{tcp(8080, 80)})
+	assert.Check(t, s.EndedMark != "")
+	w.serve(s.NetNS, "A", 80)
+	w.fails(w.outside, "tcp", hostAddress+":8080")
+	_, err := w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "net"}}, Ports: []PortBinding{tcp(8080, 80)}})
+	assert.ErrorContains(t, err, "port is already allocated")
+	_, err = w.m.Connect(t.Context(), idA, Join{Network: "net"})
+	assert.NilError(t, err)
+	w.reaches(w.outside, "tcp", hostAddress+":8080", "A")
 }

@@ -124,7 +124,7 @@ func TestValidateRefuses(t *testing.T) {
 		{config{}, host{RestartPolicy: container.RestartPolicy{Name: "always", MaximumRetryCount: 1}}, "maximum retry count can only be used with 'on-failure'"},
 
 		{config{}, host{Resources: res{CgroupParent: "/x"}}, "a cgroup parent is not supported"},
-		{config{}, host{Links: []string{"a"}}, "links are not supported"},
+		{config{}, host{Links: []string{"a"}}, "links are not supported in the default network"},
 		{config{}, host{Resources: res{DeviceRequests: []container.DeviceRequest{{Driver: "nv"}}}}, `could not select device driver "nv"`},
 		{config{}, host{Isolation: "hyperv"}, "invalid isolation 'hyperv' on linux"},
 		{config{}, host{Binds: []string{"/a:/x", "bb:/x"}}, "Duplicate mount point: /x"},

@@ -108,8 +108,8 @@ func validateUnsupported(_ *container.Config, hc *container.HostConfig, _ Machin
 	switch {
 	case hc.CgroupParent != "":
 		return unsupported("a cgroup parent is not supported: containers are units in lrd.slice")
-	case len(hc.Links) > 0:
-		return unsupported("links are not supported")
+	case len(hc.Links) > 0 && (hc.NetworkMode == "" || !hc.NetworkMode.IsUserDefined()):
+		return unsupported("links are not supported in the default network: in one that you make (docker network create), containers find each other by name, and links are more names")
 	case len(hc.StorageOpt) > 0:
 		return unsupported("storage options per container are not supported")
 	case !hc.Isolation.IsDefault():
