@@ -54,7 +54,10 @@
 // moved back into the group of the exec's own unit when the command runs.
 //
 // What it writes goes through a store of its own, which is removed when the
-// client has read it; there is no bound to its size before that. A detached
+// client has read it. That has room for what the client lags, some tens of
+// megabytes, and then the command waits for it, for as long as it takes. When the
+// client has left, what is written is dropped but for the last of it, so that
+// a command that nobody listens to neither waits nor fills the disk. A detached
 // command without a TTY has no streams. That it ran, and its exit code, is known
 // for five minutes after its end, over restarts of the daemon as well. Its client
 // survives these too (package sessions), and its input ends when the client ends

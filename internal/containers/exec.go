@@ -30,6 +30,11 @@ const (
 	maxExecs = 4096
 )
 
+// execOutput says how what a command writes is kept for its client: all that it has not read, and not much besides.
+// A client that is slower than the command is waited for, as it is to miss nothing; once it has left, nothing is kept for
+// anybody, and the oldest goes.
+var execOutput = output.Options{MaxSize: 16 << 20, MaxFiles: 2, Patient: true}
+
 // execPhase is how far an exec is. Each arrow is taken by one function.
 //
 //	ExecCreate       ExecStart        launched        endExec
@@ -85,8 +90,10 @@ type Exec struct {
 	// mu guards what follows, as Container.mu does. It is taken after that one, and never over a call to systemd.
 	mu     sync.Mutex
 	record execRecord
-	// reading says that a client has yet to read what was written, or to leave: it is kept until then.
+	// reading says that a client has yet to read what was written, or to leave: it is kept until then. reader is its
+	// place, from before the command begins to when the client is given it.
 	reading bool
+	reader  *output.Reader
 	// looking says that somebody asks systemd for its state, again that there is a reason to ask once more.
 	looking, again bool
 }
@@ -111,11 +118,13 @@ func (e *Exec) logger(operation string) *slog.Logger {
 }
 
 func (e *Exec) openOutput() (*output.Log, error) {
-	return output.Open(e.outputDir(), output.Options{Log: e.logger("output")})
+	o := execOutput
+	o.Log = e.logger("output")
+	return output.Open(e.outputDir(), o)
 }
 
 func (e *Exec) standIn() (dir string, o output.Options, err error) {
-	return e.outputDir(), output.Options{}, nil
+	return e.outputDir(), execOutput, nil
 }
 
 // closingOutput has nothing to do: what a command writes goes to its client alone.

@@ -49,8 +49,11 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) 
 	if o.Detach {
 		return nil, nil
 	}
-	// Through its one run, which may have ended already.
-	return e.attach(ctx, output.Position{Through: 1})
+	e.mu.Lock()
+	reader := e.reader
+	e.reader = nil
+	e.mu.Unlock()
+	return e.attach(ctx, reader), nil
 }
 
 // ExecAttach gives the client of an exec that ExecStart has given hold of its
@@ -65,10 +68,14 @@ func (m *Manager) ExecAttach(ctx context.Context, id string, from output.Positio
 	if _, err := os.Stat(e.outputDir()); err != nil {
 		return nil, refused(errdefs.ErrNotFound, "what exec %s has written is gone", id)
 	}
+	out, err := e.streams.output()
+	if err != nil {
+		return nil, err
+	}
 	e.mu.Lock()
 	e.reading = true
 	e.mu.Unlock()
-	return e.attach(ctx, from)
+	return e.attach(ctx, out.Reader(from)), nil
 }
 
 // cannotExec makes any error of a start one with an exit code: the client is
@@ -104,16 +111,15 @@ func (e *Exec) begin(o ExecStartOptions) error {
 }
 
 // attach is the one client's hold on the standard streams.
-func (e *Exec) attach(ctx context.Context, from output.Position) (*Attachment, error) {
-	out, err := e.streams.output()
-	if err != nil {
-		return nil, err
-	}
-	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: out.Reader(from), Done: e.done, Over: e.clientLeft}
+func (e *Exec) attach(ctx context.Context, reader *output.Reader) *Attachment {
+	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done, Over: func() {
+		_ = reader.Close() // or what it has not read would hold the command up; it has no error
+		e.clientLeft()
+	}}
 	if e.request.AttachStdin {
 		a.Stdin = &input{ctx: ctx, to: e, streams: e.streams, leaving: e.m.ctx.Done()}
 	}
-	return a, nil
+	return a
 }
 
 // clientLeft lets go of what was kept for the client. No other one can come, so that the input has ended if it had not.
@@ -172,9 +178,9 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 			return err
 		}
 		if !o.Detach {
-			// Now, as it may be over before the client is told that it has begun.
+			// Now, as it may be over, or have written more than is kept, before the client is told that it has begun.
 			e.mu.Lock()
-			e.reading = true
+			e.reading, e.reader = true, out.Reader(output.Position{Through: 1})
 			e.mu.Unlock()
 		}
 		if e.request.Tty {
@@ -229,6 +235,9 @@ func (m *Manager) failExec(e *Exec, err error) {
 		r.Phase, r.EndedAt, r.ExitCode = execEnded, time.Now(), startExitCode(err)
 		r.Told = true // what has not begun has no end to tell of
 	})
+	e.mu.Lock()
+	e.reading, e.reader = false, nil // no client is given anything
+	e.mu.Unlock()
 	close(e.started)
 	close(e.done)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,6 +248,9 @@ func TestExecThatCannotStart(t *testing.T) {
 			w.endedWith(e, tc.code)
 			assert.DeepEqual(t, w.store.names(), before)
 			assert.DeepEqual(t, w.units.names(), []string{unitName(id)})
+			w.m.forgetExecs(time.Now().Add(execKept + time.Minute))
+			_, err = w.m.ExecInspect(t.Context(), e)
+			assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
 		})
 	}
 }
@@ -286,6 +290,38 @@ func TestExecOutlivesTheDaemon(t *testing.T) {
 	w.endedWith(ends, 7)
 	w.units.exitUnit(execUnit(detached), 0)
 	w.endedWith(detached, 0)
+}
+
+// TestExecOutputIsBounded: a command whose client has left can write for ever, under the next daemon too.
+func TestExecOutputIsBounded(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started()
+	e, _, leave := w.execute(id, attachAll)
+	leave()
+	const much = 128 << 20 // more than is kept of readers that may come back
+	text := strings.Repeat(strings.Repeat("x", 1<<10-1)+"\n", 1<<10)
+	for range 2 {
+		for range much / len(text) {
+			assert.NilError(t, w.units.printUnit(execUnit(e), text))
+		}
+		var kept int64
+		live, err := w.m.findExec(e)
+		assert.NilError(t, err)
+		eventually(t, "what nobody reads is dropped", func() bool {
+			entries, err := os.ReadDir(live.outputDir())
+			assert.NilError(t, err)
+			kept = 0
+			for _, entry := range entries {
+				if info, err := entry.Info(); err == nil {
+					kept += info.Size()
+				}
+			}
+			return kept < much*3/4
+		})
+		w.restart(nil)
+	}
+	w.units.exitUnit(execUnit(e), 0)
+	w.endedWith(e, 0)
 }
 
 // TestExecClientGoesOn: what a client has, and what is kept for it, over restarts of the daemon, from before its

@@ -122,7 +122,7 @@
 // as it keeps anyway, whichever is more. Beyond that the container is slowed to
 // the reader's pace: Log.rotate is the one place for that. But a reader that has
 // not moved for ten seconds, or that yields (forwarders do), or any with
-// NonBlocking, is given up instead: it goes on at the oldest that is left, with a
+// NonBlocking, is given up instead (never if Options.Patient says so): it goes on at the oldest that is left, with a
 // notice of how much it has missed. A reader that was closed, has come to its end,
 // or that nobody has any more keeps nothing. For ten seconds after Open everything
 // is kept (up to the same bound), for the sessions of the process before.

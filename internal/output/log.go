@@ -26,6 +26,7 @@ type Log struct {
 	compress    bool
 	drops       bool
 	nonBlocking bool
+	patient     bool
 
 	lock    *os.File // the directory, with a lock that goes with the process
 	null    int      // where dropped bytes go; -1 without drops
@@ -111,7 +112,7 @@ type state struct {
 func Open(dir string, o Options) (_ *Log, err error) {
 	l := &Log{
 		dir: dir, log: o.Log, pause: o.RetryPause, onIncident: o.OnIncident, now: time.Now,
-		maxSize: o.MaxSize, maxFiles: o.MaxFiles, compress: o.Compress, drops: o.drops(), nonBlocking: o.NonBlocking,
+		maxSize: o.MaxSize, maxFiles: o.MaxFiles, compress: o.Compress, drops: o.drops(), nonBlocking: o.NonBlocking, patient: o.Patient,
 		lineBlock: lineBlock, scanBlock: scanBlock, pinMax: pinMax, stallTime: stallTime, null: -1,
 		sources: map[*source]struct{}{}, holds: map[*hold]struct{}{}, leaving: make(chan struct{}),
 	}

@@ -52,6 +52,11 @@ type Options struct {
 	// back, neither by a full disk nor by a reader that lags. It implies OnFullDrop.
 	NonBlocking bool `json:"nonBlocking,omitempty"`
 
+	// Patient has a reader that stands still hold the container back for as long
+	// as it takes: for output that one client alone reads, and that must not have
+	// holes. It does not go with NonBlocking.
+	Patient bool `json:"patient,omitempty"`
+
 	// MaxBuffer is how many bytes of the container's wait, in a pipe, while they
 	// cannot be written: the size that NonBlocking asks of SetPipeSize. 0 leaves
 	// it to the caller.

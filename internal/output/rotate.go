@@ -265,7 +265,7 @@ func (l *Log) retain() {
 
 // makeRoom says how many of the oldest segments go when more (0 or 1) begin, or
 // that the container has to wait: if readers pin more than they may, and the
-// slowest has moved within stallTime. Those that are too slow otherwise lose
+// slowest has moved within stallTime, or the Log is patient. Those that are too slow otherwise lose
 // what they have not read, and are told by a notice. The caller holds appendMu.
 func (l *Log) makeRoom(now time.Time, more int) (drop int, ok bool) {
 	if l.maxFiles <= 0 {
@@ -296,7 +296,7 @@ func (l *Log) makeRoom(now time.Time, more int) (drop int, ok bool) {
 			drop++
 		case pinned <= max(l.pinMax, l.maxSize*int64(l.maxFiles)):
 			return drop, true // kept for it
-		case h.yields || l.nonBlocking || now.Sub(h.since) > l.stallTime:
+		case h.yields || l.nonBlocking || !l.patient && now.Sub(h.since) > l.stallTime:
 			delete(l.holds, h)
 		default:
 			return 0, false

@@ -245,6 +245,20 @@ func TestLag(t *testing.T) {
 		close(stop)
 		finish()
 	})
+	t.Run("patient", func(t *testing.T) {
+		l, w := setup(t)
+		l.patient, l.stallTime = true, time.Nanosecond
+		r := l.Reader(Position{})
+		n := flood(t, w)
+		var got bytes.Buffer
+		for int64(got.Len()) < n {
+			c, err := r.Next(t.Context())
+			assert.NilError(t, err)
+			assert.Assert(t, !c.Notice)
+			got.Write(c.Data)
+		}
+		assert.Equal(t, verifyPrefix(t, got.Bytes()), n)
+	})
 	for _, how := range []string{"stalled", "yields"} {
 		t.Run(how, func(t *testing.T) {
 			l, w := setup(t)
