@@ -134,6 +134,16 @@ func (c *Container) updateLocked(change func(*Record, *Status)) error {
 	return nil
 }
 
+// show changes the Status for all to see, and does not save: for what is told next, and noted after that. A daemon
+// that is killed before the note finds it out again, and tells it again (publishOnce).
+func (c *Container) show(change func(*Record, *Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.gone {
+		change(&c.record, &c.status)
+	}
+}
+
 // note changes the Status and publishes it whether or not the disk takes it:
 // for what has happened already and cannot be refused. A Record that is behind
 // is put right by the next Restore, which asks systemd.

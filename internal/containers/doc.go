@@ -112,6 +112,14 @@
 // hundred microseconds in which a SIGKILL loses it. The container's process has
 // not begun to run then.
 //
+// # Events
+//
+// What happens by itself (start, die, oom, health_status, exec_start, exec_die) has systemd's or the probe's time, is
+// told, and only then on record: a daemon that is killed in between leaves it to the next one to find it out, and tell
+// it, again, and Events.PublishOnce knows what was told. So it is told once, however often lrd is killed. What
+// a client asks for (create, stop, kill, pause, rename, update) is told when it has been done: a SIGKILL in between
+// cuts the client too, and leaves it untold.
+//
 // # Standard streams
 //
 // The container's output end is opened for reading and writing, so no write ever

@@ -159,6 +159,13 @@ func (e *Exec) update(change func(*execRecord) error) error {
 	return nil
 }
 
+// show changes the record for all to see, and does not save; see Container.show.
+func (e *Exec) show(change func(*execRecord)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(&e.record)
+}
+
 // note is update for what has happened already: it holds whether or not it can be saved.
 func (e *Exec) note(change func(*execRecord)) {
 	err := e.update(func(r *execRecord) error {
@@ -167,9 +174,7 @@ func (e *Exec) note(change func(*execRecord)) {
 	})
 	if err != nil {
 		e.logger("save").Error("Cannot save what happened; it will be asked of systemd again at the next start", "error", err)
-		e.mu.Lock()
-		change(&e.record)
-		e.mu.Unlock()
+		e.show(change)
 	}
 }
 
@@ -378,7 +383,8 @@ func (e *Exec) dropOutput() error {
 	return errors.Join(err, os.RemoveAll(e.outputDir()))
 }
 
-// publishExec tells an event of an exec: Docker has the command in the action.
+// publishExec tells an event of an exec: Docker has the command in the action. With a time it is told once, also if an
+// earlier daemon has told it.
 func (m *Manager) publishExec(e *Exec, action events.Action, at time.Time, attrs map[string]string) {
 	all := map[string]string{"execID": e.id}
 	for k, v := range attrs {
@@ -387,5 +393,9 @@ func (m *Manager) publishExec(e *Exec, action events.Action, at time.Time, attrs
 	if action != events.ActionExecDie {
 		action = events.Action(string(action) + ": " + strings.Join(e.request.Cmd, " "))
 	}
-	m.publish(e.c, action, at, all)
+	if at.IsZero() {
+		m.publish(e.c, action, at, all)
+	} else {
+		m.publishOnce(e.c, action, at, all)
+	}
 }

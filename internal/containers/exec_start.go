@@ -223,8 +223,9 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 	if info, err := os.Stat(e.path(pidFile)); err == nil {
 		at = info.ModTime() // it may have ended since, and that is told with systemd's time
 	}
-	e.note(func(r *execRecord) { r.Phase, r.Pid, r.StartedAt = execRunning, pid, at })
+	e.show(func(r *execRecord) { r.Phase, r.Pid, r.StartedAt = execRunning, pid, at })
 	m.publishExec(e, events.ActionExecStart, at, nil)
+	e.note(func(*execRecord) {})
 	close(e.started)
 	m.bringRuntimeHome(ctx, e)
 }

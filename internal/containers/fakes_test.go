@@ -284,12 +284,28 @@ func (v faultyVolumes) Mount(ctx context.Context, name, holder string) (string, 
 type heard struct {
 	mu  sync.Mutex
 	all []events.Message
+	on  func(events.Message) // called first; may be nil
 }
 
 func (h *heard) Publish(m events.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.on != nil {
+		h.on(m)
+	}
 	h.all = append(h.all, m)
+}
+
+// PublishOnce is as strict as the real one is with what an earlier daemon has told.
+func (h *heard) PublishOnce(m events.Message) {
+	h.mu.Lock()
+	told := slices.ContainsFunc(h.all, func(other events.Message) bool {
+		return m.Action == other.Action && m.TimeNano == other.TimeNano && m.Actor.ID == other.Actor.ID && m.Actor.Attributes["execID"] == other.Actor.Attributes["execID"]
+	})
+	h.mu.Unlock()
+	if !told {
+		h.Publish(m)
+	}
 }
 
 // actions are what has happened to a container.

@@ -188,13 +188,14 @@ func (m *Manager) note(ctx context.Context, c *Container, u units.State, gone bo
 	// A policy that restarts after such an end, and a unit that has ended: somebody
 	// has stopped it with systemctl, or the machine is going down.
 	behindOurBack := !stopping && !rebooted && next.State == container.StateExited && policyRestarts(policy, next) && !m.o.SystemStopping()
-	c.note(func(_ *Record, s *Status) {
+	c.show(func(_ *Record, s *Status) {
 		next.Reason, next.ManuallyStopped = s.Reason, s.ManuallyStopped || behindOurBack
 		*s = next
 	})
 	for _, i := range told {
 		m.tell(c, i)
 	}
+	c.note(func(*Record, *Status) {}) // on disk it has happened once it has been told
 	m.tellPause(c, cur.State, next.State)
 	return next.State == container.StateExited
 }
@@ -249,15 +250,15 @@ func addMissed(cur, next Status, told []incident, notes []exitNote) []incident {
 func (m *Manager) tell(c *Container, i incident) {
 	if !i.exited {
 		c.invoked()
-		m.publish(c, events.ActionStart, i.at, nil)
+		m.publishOnce(c, events.ActionStart, i.at, nil)
 		return
 	}
 	c.exited()
 	_, s := c.snapshot()
 	if i.oom {
-		m.publish(c, events.ActionOOM, i.at, nil)
+		m.publishOnce(c, events.ActionOOM, i.at, nil)
 	}
-	m.publish(c, events.ActionDie, i.at, map[string]string{
+	m.publishOnce(c, events.ActionDie, i.at, map[string]string{
 		"exitCode":     strconv.Itoa(i.code),
 		"execDuration": strconv.Itoa(int(max(i.at.Sub(s.StartedAt), 0).Seconds())),
 	})

@@ -82,16 +82,14 @@ func (m *Manager) lookHealth(c *Container) {
 		was = *r.Health
 	}
 	state, flips := check.Add(was, results)
+	c.show(func(r *Record, _ *Status) { r.Health = &state })
 	if len(flips) == 0 {
-		c.mu.Lock()
-		c.record.Health = &state
-		c.mu.Unlock()
 		return
 	}
-	c.note(func(r *Record, _ *Status) { r.Health = &state })
 	for _, f := range flips {
-		m.publish(c, events.Action(string(events.ActionHealthStatus)+": "+string(f.Status)), f.At, nil)
+		m.publishOnce(c, events.Action(string(events.ActionHealthStatus)+": "+string(f.Status)), f.At, nil)
 	}
+	c.note(func(*Record, *Status) {})
 }
 
 // keepHealth takes what the health check has found into the Record, before its files are removed.

@@ -81,6 +81,8 @@ type Networks interface {
 // Events is told what happens; *events.Hub is one.
 type Events interface {
 	Publish(m events.Message)
+	// PublishOnce is for what an earlier daemon may have published and not taken note of.
+	PublishOnce(m events.Message)
 }
 
 // Options are what a Manager works with and on.
@@ -294,6 +296,17 @@ func (m *Manager) find(ref string) (*Container, error) {
 // publish tells an event of a container, with Docker's attributes: those given,
 // name, image and the labels.
 func (m *Manager) publish(c *Container, action events.Action, at time.Time, attrs map[string]string) {
+	m.o.Events.Publish(message(c, action, at, attrs))
+}
+
+// publishOnce is publish for what is taken note of on disk afterwards: a daemon that is killed in between leaves it to the
+// next one, which tells it again. at is its true time, and is the same then.
+func (m *Manager) publishOnce(c *Container, action events.Action, at time.Time, attrs map[string]string) {
+	m.o.Events.PublishOnce(message(c, action, at, attrs))
+}
+
+// message is an event of a container.
+func message(c *Container, action events.Action, at time.Time, attrs map[string]string) events.Message {
 	r, _ := c.snapshot()
 	all := map[string]string{"name": r.Name}
 	if r.Config != nil {
@@ -308,13 +321,13 @@ func (m *Manager) publish(c *Container, action events.Action, at time.Time, attr
 	if at.IsZero() {
 		at = time.Now()
 	}
-	m.o.Events.Publish(events.Message{
+	return events.Message{
 		Type:   events.ContainerEventType,
 		Action: action,
 		Actor:  events.Actor{ID: c.id, Attributes: all},
 		Scope:  "local",
 		Time:   at.Unix(), TimeNano: at.UnixNano(),
-	})
+	}
 }
 
 // logger is the log of one container, with the fields that administrators search for.

@@ -27,6 +27,12 @@
 // loses nothing, a power cut may lose the last seconds. A line torn by a crash or a full disk is cut off at
 // Open; one that cannot be read is skipped and logged, the rest stays good.
 //
+// # Told once
+//
+// Who publishes what has happened, and then takes note on disk that it did, may be killed between the two, and publish
+// it again as the next process. [Hub.PublishOnce] finds it in the history then. What is taken note of first, or not at
+// all, is told at most once.
+//
 // # Who waits for whom
 //
 // Publish never waits for a subscriber. Every subscription has a queue of its own, bounded by

@@ -117,6 +117,42 @@ func TestLateEventIsToldAtItsTrueTime(t *testing.T) {
 	assert.DeepEqual(t, ids(t, h.Subscribe(base, base.Add(time.Hour-time.Second), nil)), []string{"2", "1"})
 }
 
+// TestPublishOnce: what an earlier process has told is not told again, and everything else is.
+func TestPublishOnce(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Now().Add(-time.Hour)
+	exec := func(id string) events.Message {
+		m := event(3, at)
+		m.Actor.Attributes = map[string]string{"execID": id}
+		return m
+	}
+	h, err := Open(dir, Options{})
+	assert.NilError(t, err)
+	h.Publish(event(1, at))
+	h.PublishOnce(exec("a"))
+	assert.NilError(t, h.Close())
+
+	h = open(t, dir, Options{})
+	live := h.Subscribe(time.Time{}, time.Time{}, nil)
+	defer live.Close()
+	for range 2 {
+		h.PublishOnce(event(1, at))
+		h.PublishOnce(event(1, at.Add(1)))
+		h.PublishOnce(event(2, at))
+		h.PublishOnce(exec("a"))
+		h.PublishOnce(exec("b"))
+	}
+	h.PublishOnce(event(1, time.Now().Add(time.Minute)))
+	assert.DeepEqual(t, ids(t, h.Subscribe(at, time.Now(), nil)), []string{"1", "3", "2", "3", "1"})
+	var told []string
+	for range 4 {
+		m, err := live.Next(t.Context())
+		assert.NilError(t, err)
+		told = append(told, m.Actor.ID)
+	}
+	assert.DeepEqual(t, told, []string{"1", "2", "3", "1"})
+}
+
 func TestTimesAreCompletedAndAgree(t *testing.T) {
 	assert.Equal(t, complete(events.Message{Time: 7}).TimeNano, int64(7e9))
 	assert.Equal(t, complete(events.Message{Time: 7, TimeNano: 9e9}).Time, int64(9))

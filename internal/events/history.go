@@ -161,6 +161,16 @@ func (h *history) last() events.Message {
 	return m
 }
 
+// twins are all events that there are.
+func (h *history) twins() map[twin]struct{} {
+	all := map[twin]struct{}{}
+	h.snapshot().read(func(m events.Message) bool {
+		all[twinOf(m)] = struct{}{}
+		return false
+	})
+	return all
+}
+
 // lastOf is the last line of the first size bytes of f.
 func (s *snapshot) lastOf(f *os.File, size int64) (m events.Message, ok bool) {
 	if f == nil || size == 0 {

@@ -55,7 +55,10 @@ type Hub struct {
 	history *history
 	subs    map[*Subscription]struct{}
 	closed  bool
-	last    events.Message // published last; of an earlier process after Open
+	last    events.Message    // published last; of an earlier process after Open
+	earlier map[twin]struct{} // what earlier processes have told, once it matters; see PublishOnce
+
+	opened time.Time
 }
 
 // Open opens the history in dir, making the directory if needed, and repairs what a crash left torn.
@@ -65,7 +68,7 @@ func Open(dir string, o Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	hub := &Hub{queue: o.Queue, history: h, subs: make(map[*Subscription]struct{})}
+	hub := &Hub{queue: o.Queue, history: h, subs: make(map[*Subscription]struct{}), opened: time.Now()}
 	hub.last = h.last()
 	return hub, nil
 }
@@ -78,6 +81,10 @@ func (h *Hub) Publish(m events.Message) {
 	m = complete(m)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.publishLocked(m)
+}
+
+func (h *Hub) publishLocked(m events.Message) {
 	if h.closed {
 		return
 	}
@@ -87,6 +94,33 @@ func (h *Hub) Publish(m events.Message) {
 		s.offer(m)
 	}
 }
+
+// PublishOnce is Publish for an event that an earlier process may have told before it was killed, and could not take
+// note of: it is told if the history does not have it. It must have its true time, which makes it the same one.
+func (h *Hub) PublishOnce(m events.Message) {
+	m = complete(m)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.TimeNano < h.opened.UnixNano() && !h.closed {
+		if h.earlier == nil {
+			h.earlier = h.history.twins()
+		}
+		t := twinOf(m)
+		if _, told := h.earlier[t]; told {
+			return
+		}
+		h.earlier[t] = struct{}{}
+	}
+	h.publishLocked(m)
+}
+
+// A twin is what two tellings of one event have in common.
+type twin struct {
+	time, hash int64
+	exec       string // commands in one container may end at one time
+}
+
+func twinOf(m events.Message) twin { return twin{m.TimeNano, hash(m), m.Actor.Attributes["execID"]} }
 
 // complete fills in what the publisher left to the Hub. Time and TimeNano are made to agree; TimeNano wins.
 func complete(m events.Message) events.Message {
