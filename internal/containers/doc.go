@@ -72,6 +72,7 @@
 //	    forward  <id>-json.log*      its log driver's (package logdrivers)
 //	    execs/<id>/                  what a command wrote that has a client
 //	    hostname hosts resolv.conf   mounted into the container
+//	<data-root>/containers/<id>.removed/  on its way out
 //	<exec-root>/containers/<id>/     one run; gone after a reboot
 //	    bundle/config.json  again  create  start  exited
 //	    stdin stdout stderr          FIFOs
@@ -114,7 +115,7 @@
 //
 // # Events
 //
-// What happens by itself (start, die, oom, health_status, exec_start, exec_die) has systemd's or the probe's time, is
+// What happens by itself (start, die, oom, health_status, destroy, exec_start, exec_die) has systemd's or the probe's time, is
 // told, and only then on record: a daemon that is killed in between leaves it to the next one to find it out, and tell
 // it, again, and Events.PublishOnce knows what was told. So it is told once, however often lrd is killed. What
 // a client asks for (create, stop, kill, pause, rename, update) is told when it has been done: a SIGKILL in between

@@ -1,11 +1,15 @@
 package containers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,7 +85,12 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	}
 	c.status.State = container.StateRemoving
 	c.mu.Unlock()
-	if err := m.removeParts(ctx, c, &r, o); err != nil {
+	err := m.removeParts(ctx, c, &r, o)
+	var at time.Time
+	if err == nil {
+		at, err = m.setAside(c.id)
+	}
+	if err != nil {
 		c.note(func(_ *Record, s *Status) {
 			s.State = container.StateDead
 			s.Error = err.Error()
@@ -98,7 +107,10 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	c.gone = true
 	c.mu.Unlock()
 	c.inbox.clear()
-	m.publish(c, events.ActionDestroy, time.Time{}, nil)
+	m.publishOnce(c, events.ActionDestroy, at, nil)
+	if err := os.RemoveAll(m.dataDir(c.id) + removedSuffix); err != nil {
+		c.logger("remove").Error("Cannot delete all files of a container that is gone; it is tried again at the next start", "error", err)
+	}
 	for _, condition := range []container.WaitCondition{container.WaitConditionRemoved, container.WaitConditionNextExit, container.WaitConditionNotRunning} {
 		c.wake(condition, s.ExitCode, nil)
 	}
@@ -137,5 +149,46 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 		}
 	}
 	// The Record goes last: until then a crash leaves something to go on from.
-	return removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id), m.outputDir(c.id), m.dataDir(c.id))
+	return removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id), m.outputDir(c.id))
+}
+
+// removedSuffix ends the name of the data directory of a container that is gone, and of which this is to be told: a daemon
+// that is killed meanwhile leaves it to the next one.
+const removedSuffix = ".removed"
+
+// setAside makes a container one that is gone, and returns when that was: as the time of its Record, the next daemon finds it.
+func (m *Manager) setAside(id string) (at time.Time, err error) {
+	now := time.Now()
+	err = os.Chtimes(m.records.path(id), now, now)
+	if errors.Is(err, fs.ErrNotExist) { // it has none
+		return now, os.RemoveAll(m.dataDir(id))
+	}
+	if err != nil {
+		return at, err
+	}
+	info, err := os.Stat(m.records.path(id)) // as exact as the file system is
+	if err != nil {
+		return at, err
+	}
+	return info.ModTime(), os.Rename(m.dataDir(id), m.dataDir(id)+removedSuffix)
+}
+
+// tellRemoved tells of containers that an earlier daemon has removed, if it had not come to that, and deletes what is left of
+// them. Restore calls it.
+func (m *Manager) tellRemoved() {
+	left, _ := filepath.Glob(filepath.Join(m.records.dir, "*"+removedSuffix)) // the pattern is a good one
+	for _, dir := range left {
+		id := strings.TrimSuffix(filepath.Base(dir), removedSuffix)
+		path := filepath.Join(dir, filepath.Base(m.records.path(id)))
+		data, err := os.ReadFile(path)
+		info, statErr := os.Stat(path)
+		if err == nil && statErr == nil && isID(id) { // else it was told
+			r, _ := parseRecord(data)
+			r.ID, r.Name = id, cmp.Or(r.Name, id[:12])
+			m.publishOnce(m.newContainer(*r), events.ActionDestroy, info.ModTime(), nil)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			m.o.Log.Error("Cannot delete all files of a container that is gone", "directory", dir, "error", err)
+		}
+	}
 }

@@ -39,6 +39,7 @@ const restoreParallel = 8
 // known is called when all containers are known and none has been looked at: whoever waits for one, or reads its
 // output, may register then, and hears of all that has happened while the daemon was away. It may be nil.
 func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) error {
+	m.tellRemoved()
 	all, err := m.records.list()
 	if err != nil {
 		return err

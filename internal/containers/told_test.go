@@ -2,6 +2,7 @@ package containers
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -15,6 +16,7 @@ import (
 func (w *world) killedAt(action events.Action, before bool, file string, do func()) {
 	w.t.Helper()
 	var kept []byte
+	var info os.FileInfo
 	told := make(chan struct{})
 	w.events.mu.Lock()
 	w.events.on = func(m events.Message) {
@@ -23,6 +25,8 @@ func (w *world) killedAt(action events.Action, before bool, file string, do func
 		}
 		var err error
 		kept, err = os.ReadFile(file)
+		assert.Check(w.t, err)
+		info, err = os.Stat(file)
 		assert.Check(w.t, err)
 		w.m.cancel() // nothing is put away after this
 		close(told)
@@ -34,7 +38,9 @@ func (w *world) killedAt(action events.Action, before bool, file string, do func
 		w.events.mu.Lock()
 		defer w.events.mu.Unlock()
 		w.events.on = nil
+		assert.NilError(w.t, os.MkdirAll(filepath.Dir(file), 0o700))
 		assert.NilError(w.t, os.WriteFile(file, kept, 0o600))
+		assert.NilError(w.t, os.Chtimes(file, info.ModTime(), info.ModTime()))
 		if before {
 			last := len(w.events.all) - 1
 			assert.Equal(w.t, w.events.all[last].Action, action)
@@ -60,6 +66,15 @@ func TestToldOnce(t *testing.T) {
 			w.isPutAway(id)
 			assert.Check(t, is.Equal(w.status(id).ExitCode, 3))
 			w.heardOf(id, events.ActionCreate, events.ActionStart, events.ActionDie)
+		})
+		t.Run("destroy "+name, func(t *testing.T) {
+			w := newWorld(t, 257)
+			id := w.create(withName("web"))
+			w.killedAt(events.ActionDestroy, before, w.m.dataDir(id)+removedSuffix+"/record.json", func() {
+				assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{}))
+			})
+			w.isGone(id)
+			w.heardOf(id, events.ActionCreate, events.ActionDestroy)
 		})
 		t.Run("exec_die "+name, func(t *testing.T) {
 			w := newWorld(t, 257)
