@@ -100,7 +100,7 @@ func (m *Manager) Resize(_ context.Context, ref string, height, width uint16) er
 	}
 	r, s := c.snapshot()
 	if !s.Running() {
-		return refused(errdefs.ErrConflict, "container %s is not running", r.Name)
+		return refused(errdefs.ErrConflict, "container %s is not running", c.id)
 	}
 	if !r.Config.Tty {
 		return nil // Docker takes it and does nothing

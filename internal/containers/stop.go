@@ -245,23 +245,22 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 
 // Pause suspends all processes of a container. Errors: ErrConflict when it does not run, or is paused.
 func (m *Manager) Pause(ctx context.Context, ref string) error {
-	return m.freeze(ctx, ref, "pause", container.StateRunning, m.suspend)
+	return m.freeze(ctx, ref, container.StateRunning, m.suspend)
 }
 
 // Unpause is the opposite of Pause. Errors: ErrConflict when the container is not paused.
 func (m *Manager) Unpause(ctx context.Context, ref string) error {
-	return m.freeze(ctx, ref, "unpause", container.StatePaused, m.resume)
+	return m.freeze(ctx, ref, container.StatePaused, m.resume)
 }
 
-func (m *Manager) freeze(ctx context.Context, ref, action string, from container.ContainerState, do func(ctx context.Context, id string) error) error {
+func (m *Manager) freeze(ctx context.Context, ref string, from container.ContainerState, do func(ctx context.Context, id string) error) error {
 	c, ctx, err := m.locked(ctx, ref)
 	if err != nil {
 		return err
 	}
 	defer c.unlock()
-	r, s := c.snapshot()
-	if err := requireState(r, s, action, from); err != nil {
-		return err
+	if _, s := c.snapshot(); s.State != from {
+		return notFreezable(c.id, s.State, from)
 	}
 	if err := do(ctx, c.id); err != nil {
 		return err
@@ -272,6 +271,19 @@ func (m *Manager) freeze(ctx context.Context, ref, action string, from container
 	}
 	m.observe(ctx, c, u, false)
 	return nil
+}
+
+// notFreezable says in Docker's words why a container that is not in the state from can be neither paused nor unpaused.
+func notFreezable(id string, state, from container.ContainerState) error {
+	switch {
+	case from == container.StatePaused:
+		return refused(errdefs.ErrConflict, "Container %s is not paused", id)
+	case state == container.StatePaused:
+		return refused(errdefs.ErrConflict, "Container %s is already paused", id)
+	case state == container.StateRestarting:
+		return refused(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", id)
+	}
+	return refused(errdefs.ErrConflict, "container %s is not running", id)
 }
 
 // stopSignal is the signal that ends a container: the one asked for, its own, or SIGTERM.
