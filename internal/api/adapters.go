@@ -50,6 +50,10 @@ func (s imageStore) InspectRemote(ctx context.Context, ref string, auth registry
 	return s.Store.InspectRemote(ctx, ref, given(auth))
 }
 
+func (s imageStore) Search(ctx context.Context, term string, limit int, auth registry.AuthConfig) ([]registry.SearchResult, error) {
+	return s.Store.Search(ctx, term, limit, given(auth))
+}
+
 func (s imageStore) Push(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error {
 	o := images.PushOptions{AllTags: allTags, Platform: platform, Auth: given(auth)}
 	return s.Store.Push(ctx, ref, o, images.Progress(progress))

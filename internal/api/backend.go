@@ -106,6 +106,8 @@ type ImageSources interface {
 	Pull(ctx context.Context, ref string, allTags bool, platform *ocispec.Platform, auth registry.AuthConfig, progress Progress) error
 	// Login tries the credentials at their registry.
 	Login(ctx context.Context, auth registry.AuthConfig) error
+	// Search asks a registry for repositories by a part of their name, limit of them at most.
+	Search(ctx context.Context, term string, limit int, auth registry.AuthConfig) ([]registry.SearchResult, error)
 	// InspectRemote asks a registry about an image without fetching it.
 	InspectRemote(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error)
 }

@@ -466,6 +466,11 @@ func (f *fakeImages) Pull(_ context.Context, ref string, all bool, p *ocispec.Pl
 
 func (f *fakeImages) Login(context.Context, registry.AuthConfig) error { return f.failure }
 
+func (f *fakeImages) Search(_ context.Context, term string, limit int, auth registry.AuthConfig) ([]registry.SearchResult, error) {
+	f.ref, f.auth = fmt.Sprint(term, " ", limit), auth
+	return []registry.SearchResult{{Name: "busybox", StarCount: 7, IsOfficial: true}, {Name: "me/busybox", StarCount: 1}}, f.failure
+}
+
 func (f *fakeImages) InspectRemote(_ context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error) {
 	f.ref, f.auth = ref, auth
 	return registry.DistributionInspect{Descriptor: ocispec.Descriptor{Digest: "sha256:d1", Size: 5}}, f.failure

@@ -181,3 +181,20 @@ func TestClientNamesPlatforms(t *testing.T) {
 		assert.Check(t, is.Equal(rec.Code, http.StatusBadRequest), wrong)
 	}
 }
+
+func TestClientSearches(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	found, err := c.ImageSearch(t.Context(), "busybox", client.ImageSearchOptions{RegistryAuth: "eyJ1c2VybmFtZSI6InUifQ=="})
+	assert.NilError(t, err)
+	assert.Equal(t, len(found.Items), 2)
+	assert.Equal(t, w.images.ref, "busybox 25")
+	assert.Equal(t, w.images.auth.Username, "u")
+	for filter, want := range map[string]int{"stars=3": 1, "is-official=true": 1, "is-official=false": 1, "is-automated=true": 0, "is-automated=false": 2} {
+		key, value, _ := strings.Cut(filter, "=")
+		found, err := c.ImageSearch(t.Context(), "busybox", client.ImageSearchOptions{Limit: 3, Filters: client.Filters{}.Add(key, value)})
+		assert.NilError(t, err)
+		assert.Check(t, is.Len(found.Items, want), filter)
+	}
+	assert.Equal(t, w.images.ref, "busybox 3")
+}

@@ -78,7 +78,7 @@ var routes = []route{
 	{get, "/images/json", query, (*Server).imageList},
 	{post, "/images/create", transfer, (*Server).imageCreate},
 	{post, "/images/load", transfer, (*Server).imageLoad},
-	{get, "/images/search", query, missing("lrd does not search registries: look an image up on its registry's pages, and its tags with skopeo list-tags docker://NAME")},
+	{get, "/images/search", query, (*Server).imageSearch},
 	{get, "/images/get", transfer, (*Server).imageSave},
 	{post, "/images/prune", change, (*Server).imagePrune},
 	{get, "/images/{name...}/json", query, (*Server).imageInspect},

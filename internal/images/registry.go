@@ -23,8 +23,13 @@ const hubAddress = "index.docker.io"
 // registryContext is the context of calls that reach the registry of named. auth
 // may be nil.
 func (s *Store) registryContext(named reference.Named, auth *registry.AuthConfig) *types.SystemContext {
+	return s.hostContext(reference.Domain(named), auth)
+}
+
+// hostContext is registryContext by the registry's host.
+func (s *Store) hostContext(host string, auth *registry.AuthConfig) *types.SystemContext {
 	sys := s.systemContext()
-	if s.insecureRegistry(reference.Domain(named)) {
+	if s.insecureRegistry(host) {
 		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	}
 	if auth == nil {
@@ -61,13 +66,7 @@ func (s *Store) Login(ctx context.Context, auth registry.AuthConfig) error {
 	if user == "" && auth.IdentityToken == "" && auth.RegistryToken == "" {
 		return newError(errdefs.ErrInvalidArgument, "cannot log in to %s: no user name is given", host)
 	}
-	sys := s.systemContext()
-	sys.DockerAuthConfig = &types.DockerAuthConfig{Username: user, Password: password, IdentityToken: auth.IdentityToken}
-	sys.DockerBearerRegistryToken = auth.RegistryToken
-	if s.insecureRegistry(host) {
-		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	}
-	err = docker.CheckAuth(ctx, sys, user, password, host)
+	err = docker.CheckAuth(ctx, s.hostContext(host, &auth), user, password, host)
 	_, refused := errors.AsType[docker.ErrUnauthorizedForCredentials](err)
 	switch {
 	case err == nil:
