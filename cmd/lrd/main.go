@@ -219,9 +219,8 @@ func runServe(ctx context.Context, c *cli) error {
 		log.Warn(w)
 	}
 	err = serve(ctx, src, cfg, log, level)
-	if stopped := context.Cause(ctx); stopped != nil && (errors.Is(err, stopped) || errors.Is(err, context.Canceled)) {
-		// Somebody stops it while it starts, which is no failure. The next start finds everything as it was.
-		log.Info("Stopped before the start was through", "error", err)
+	if errors.Is(err, errStoppedEarly) {
+		log.Info("Stopped", "error", err)
 		return nil
 	}
 	return err

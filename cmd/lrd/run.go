@@ -73,6 +73,9 @@ type daemon struct {
 	work    sync.WaitGroup
 }
 
+// errStoppedEarly is of a start that somebody has stopped, which is no failure. The next start finds everything as it was.
+var errStoppedEarly = errors.New("stopped before the start was through")
+
 // serve runs the daemon until ctx ends. It is the one place that introduces
 // everybody, in the order in which they can live: each needs those before it.
 func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (err error) {
@@ -88,6 +91,9 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	watch, err := d.open(ctx, cfg)
+	if ctx.Err() != nil {
+		return errors.Join(errStoppedEarly, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -95,9 +101,6 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	listeners, err := d.listen(cfg)
 	if err != nil {
 		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	// From here on a stop waits until the start is through: what lrd-standby gives back is passed to it again by leave.
 	starting := context.WithoutCancel(ctx)
