@@ -29,7 +29,7 @@ func healthCheck(r *Record) (health.Check, bool) {
 func (b bundle) healthScript(check health.Check) *health.Script {
 	return &health.Script{
 		Check: check, ID: b.id, Name: b.name, Dir: b.path("health"), PIDFile: b.path(pidFile),
-		Slice: Slice, Cgroup: groupPath(b.id),
+		Cgroup: groupPath(b.id),
 		Exec: func(process, pid string) []string {
 			return append(b.command(), "exec", "--process", process, "--pid-file", pid, b.id)
 		},

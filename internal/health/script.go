@@ -40,7 +40,6 @@ type Script struct {
 	ID, Name string // of the container
 	Dir      string // its health directory
 	PIDFile  string // where its init's process ID is
-	Slice    string // that the check's units are in
 	Cgroup   string // the container's control group, below /sys/fs/cgroup and with it
 	// Exec is the runtime's command line that executes the command of ProcessFile in the container; the path of a file for
 	// the process's ID, as the host numbers it, is its last but one argument.
@@ -76,10 +75,11 @@ func (s Script) End() string {
 	return "systemctl stop " + strings.Join(Units(s.ID), " ") + " 2>/dev/null\n"
 }
 
-// timer is the command that makes a timer for the probe.
+// timer is the command that makes a timer for the probe. Its service is not in the container's slice: a probe that begins would
+// cancel the stop of that.
 func (s Script) timer(suffix string, interval time.Duration) string {
 	return quoteAll([]string{
-		"systemd-run", "--quiet", "--no-block", "--collect", "--unit=" + unitPrefix + s.ID + suffix, "--slice=" + s.Slice,
+		"systemd-run", "--quiet", "--no-block", "--collect", "--unit=" + unitPrefix + s.ID + suffix,
 		"--description=Health check of container " + s.Name,
 		"--on-active=" + seconds(interval), "--on-unit-inactive=" + seconds(interval), "--timer-property=AccuracySec=100ms",
 		"--property=Type=oneshot", "--property=TimeoutStartSec=" + seconds(s.Timeout+scriptTimeout), "--property=TimeoutStopSec=5s",

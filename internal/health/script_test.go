@@ -23,7 +23,7 @@ func scriptIn(t *testing.T, dir string, c Check) Script {
 	t.Helper()
 	s := Script{
 		Check: c, ID: strings.Repeat("a", 64), Name: "web", Dir: filepath.Join(dir, "health"), PIDFile: filepath.Join(dir, "pid"),
-		Slice: "lrd.slice", Cgroup: filepath.Join(dir, "group"),
+		Cgroup: filepath.Join(dir, "group"),
 		Exec: func(process, pidFile string) []string {
 			return []string{"/bin/sh", filepath.Join(dir, "runtime"), process, pidFile}
 		},
