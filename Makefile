@@ -111,6 +111,10 @@ install: ## install what is built, the systemd units, firewalld's zone and the m
 		if [ -x "$$helper" ]; then install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/lrd "$$helper"; fi; \
 	done
 
+.PHONY: deb
+deb: build ## a package for Debian and its kin of what is built, in bin/
+	packaging/deb/build $(BIN) $(VERSION)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN)
