@@ -28,7 +28,7 @@ func (f *Forwarder) begin(ctx context.Context) bool {
 
 // add gives the target an entry, and counts it. It says whether to go on.
 func (f *Forwarder) add(ctx context.Context, e *entry) bool {
-	if !f.insist(ctx, func() error { return f.target.add(ctx, e) }) {
+	if f.target.add(ctx, e) != nil && !f.insist(ctx, func() error { return f.target.add(ctx, e) }) {
 		f.torn = true // the splitter is past the entry, and the position before it
 		return false
 	}

@@ -52,6 +52,9 @@ func TestJSONLine(t *testing.T) {
 func FuzzEscape(f *testing.F) {
 	f.Add([]byte("plain"))
 	f.Add([]byte("\x00\x08\x0c\xff\u2028<>"))
+	for c := range 256 { // at each place of the eight that are looked at together, before and behind others
+		f.Add([]byte(strings.Repeat("plain and "+string([]byte{byte(c)}), 9) + strings.Repeat(string([]byte{byte(c)}), 9)))
+	}
 	f.Fuzz(func(t *testing.T, s []byte) {
 		want, err := json.Marshal(string(s))
 		assert.NilError(t, err)

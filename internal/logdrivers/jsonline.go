@@ -1,6 +1,8 @@
 package logdrivers
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"time"
 	"unicode/utf8"
 )
@@ -66,12 +68,35 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
+// plainPrefix is how many bytes at the beginning of s are known to be plain, eight at a time.
+func plainPrefix(s []byte) int {
+	const (
+		each = 0x0101010101010101
+		high = 0x80 * each
+	)
+	n := 0
+	for ; len(s)-n >= 8; n += 8 {
+		// A byte's high bit comes out set where it was, or where a subtraction makes the byte negative. That carries over
+		// into the bytes above, so the lowest is what counts. <, > and ", & differ in one bit each.
+		x := binary.LittleEndian.Uint64(s[n:])
+		found := x | (x - ' '*each) | ((x ^ '\\'*each) - each) |
+			(((x | ('<'^'>')*each) ^ '>'*each) - each) | (((x | ('"'^'&')*each) ^ '&'*each) - each)
+		if found &= high; found != 0 {
+			return n + bits.TrailingZeros64(found)/8
+		}
+	}
+	return n
+}
+
 // appendEscaped appends s as the inside of a JSON string. What is not UTF-8 becomes \ufffd, as with Docker; the bytes themselves
 // are in the store.
 func appendEscaped(b, s []byte) []byte {
 	const hex = "0123456789abcdef"
 	start := 0
 	for i := 0; i < len(s); {
+		if i += plainPrefix(s[i:]); i == len(s) {
+			break
+		}
 		c := s[i]
 		if plain[c] {
 			i++
