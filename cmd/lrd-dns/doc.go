@@ -5,7 +5,7 @@
 //
 // Who is called what comes from the files of package names; that package's comment has the protocol. An index is what the
 // directory says at one moment: it is made anew at each change and never changed, so that questions take no lock. A guest is
-// one container that can ask: a file, and two sockets in its network namespace.
+// one container that can ask: a file, and two sockets in its network namespace; what it can have of the resolver at once is bounded.
 //
 // # Life of a question
 //

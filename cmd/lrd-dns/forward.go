@@ -23,16 +23,33 @@ const (
 	patience = 2 * time.Second
 	// maxServers is how many are asked for one name, as libc has it (MAXNS).
 	maxServers = 3
-	// maxForwarded bounds the questions that wait for other name servers: each has a socket.
-	maxForwarded = 1024
+	// maxForwarded bounds the questions that wait for other name servers, of all containers and of each: each question
+	// has a socket, and no container is to have all.
+	maxForwarded      = 4096
+	maxForwardedGuest = 256
 )
 
 var errBusy = errors.New("too many questions are waiting for other name servers")
 
+// slots hold one token for each question that waits.
+type slots chan struct{}
+
+// take takes a slot, or says that there is none.
+func (s slots) take() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s slots) giveBack() { <-s }
+
 // upstream asks other name servers.
 type upstream struct {
-	path  string        // of the host's resolv.conf
-	slots chan struct{} // holds one token for each question that waits
+	path  string // of the host's resolv.conf
+	slots slots
 
 	// mu guards what was read last, which counts for as long as the file is that one.
 	mu      sync.Mutex
@@ -41,18 +58,16 @@ type upstream struct {
 }
 
 func newUpstream(path string) *upstream {
-	return &upstream{path: path, slots: make(chan struct{}, maxForwarded)}
+	return &upstream{path: path, slots: make(slots, maxForwarded)}
 }
 
 // ask asks a container's own name servers from inside of its network namespace, or the host's from the host: these may be
 // at the host's loopback interface. The first that answers is believed, unless it says that it failed.
 func (u *upstream) ask(question *dns.Msg, c names.Container, tcp bool) (*dns.Msg, error) {
-	select {
-	case u.slots <- struct{}{}:
-		defer func() { <-u.slots }()
-	default:
+	if !u.slots.take() {
 		return nil, errBusy
 	}
+	defer u.slots.giveBack()
 	servers, netNS := c.Servers, c.NetNS
 	if len(servers) == 0 {
 		var err error

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -72,6 +73,9 @@ func run(ctx context.Context, dir string, log *slog.Logger) error {
 	return nil
 }
 
+// answerAgain is the pause after a connection that could not be taken, for want of descriptors or memory: who asks waits.
+const answerAgain = 100 * time.Millisecond
+
 // answer answers at the control socket until it is closed.
 func (r *resolver) answer(l net.Listener) {
 	for {
@@ -81,7 +85,8 @@ func (r *resolver) answer(l net.Listener) {
 		}
 		if err != nil {
 			r.log.Error("Cannot take a connection at the control socket", "error", err)
-			return
+			time.Sleep(answerAgain)
+			continue
 		}
 		if err := names.Answer(c, r.scan()); err != nil {
 			r.log.Debug("Whoever asked did not wait", "error", err)

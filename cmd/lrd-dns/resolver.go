@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"lrd/internal/names"
@@ -48,7 +49,11 @@ type guest struct {
 	ns      stamp // of its network namespace, when the sockets were opened
 	spec    names.Container
 	servers []*dns.Server
+	waiting slots // of its questions that wait for other name servers
 }
+
+// maxConnections bounds the connections of one container. More of them wait in its own kernel's queue.
+const maxConnections = 64
 
 // stamp tells one file from another that has been put in its place.
 type stamp struct {
@@ -101,7 +106,7 @@ func (r *resolver) read(id string) error {
 	}
 	g := r.guests[id]
 	if g == nil {
-		g = &guest{r: r, id: id}
+		g = &guest{r: r, id: id, waiting: make(slots, maxForwardedGuest)}
 	}
 	if g.file != file {
 		if g.spec, err = names.Read(r.dir, id); err != nil {
@@ -145,7 +150,7 @@ func (g *guest) open() error {
 	if err != nil {
 		return fmt.Errorf("cannot listen for container %s: %w", g.id, err)
 	}
-	g.servers = []*dns.Server{{PacketConn: udp, Handler: g}, {Listener: tcp, Handler: g}}
+	g.servers = []*dns.Server{{PacketConn: udp, Handler: g}, {Listener: netutil.LimitListener(tcp, maxConnections), Handler: g}}
 	for _, s := range g.servers {
 		g.r.serving.Go(func() {
 			if err := s.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -184,7 +189,7 @@ func (r *resolver) close() {
 // ServeDNS answers one question of a container.
 func (g *guest) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	_, isTCP := w.RemoteAddr().(*net.TCPAddr)
-	reply := g.r.reply(g.id, question, isTCP)
+	reply := g.r.reply(g.id, question, g.waiting, isTCP)
 	if !isTCP {
 		size := dns.MinMsgSize
 		if opt := question.IsEdns0(); opt != nil {
@@ -197,8 +202,9 @@ func (g *guest) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	}
 }
 
-// reply is the answer to a container's question.
-func (r *resolver) reply(asker string, question *dns.Msg, tcp bool) *dns.Msg {
+// reply is the answer to a container's question. If that is for another name server, it takes one of the container's slots
+// meanwhile.
+func (r *resolver) reply(asker string, question *dns.Msg, waiting slots, tcp bool) *dns.Msg {
 	reply := new(dns.Msg)
 	if question.Opcode != dns.OpcodeQuery || len(question.Question) != 1 {
 		return reply.SetRcode(question, dns.RcodeNotImplemented)
@@ -218,7 +224,12 @@ func (r *resolver) reply(asker string, question *dns.Msg, tcp bool) *dns.Msg {
 	if !ok || c.Internal {
 		return reply.SetRcode(question, dns.RcodeNameError)
 	}
-	answer, err := r.up.ask(question, c, tcp)
+	err := errBusy
+	var answer *dns.Msg
+	if waiting.take() {
+		answer, err = r.up.ask(question, c, tcp)
+		waiting.giveBack()
+	}
 	if err != nil {
 		r.log.Debug("No name server answers", "container", asker, "name", question.Question[0].Name, "error", err)
 		return reply.SetRcode(question, dns.RcodeServerFailure)

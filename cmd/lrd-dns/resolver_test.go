@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func TestNoStaleName(t *testing.T) {
 	want("service", "10.0.0.3", "10.0.0.4")
 	first := map[string]bool{}
 	for range 8 {
-		first[r.reply("asker", new(dns.Msg).SetQuestion("service.", dns.TypeA), false).Answer[0].(*dns.A).A.String()] = true
+		first[r.reply("asker", new(dns.Msg).SetQuestion("service.", dns.TypeA), nil, false).Answer[0].(*dns.A).A.String()] = true
 	}
 	assert.Check(t, is.Len(first, 2), "they do not take turns")
 
@@ -249,4 +250,63 @@ func TestControl(t *testing.T) {
 	assert.NilError(t, names.Sync(t.Context(), socket))
 	assert.NilError(t, os.WriteFile(filepath.Join(r.dir, "broken.json"), []byte("{"), 0o600))
 	assert.ErrorContains(t, names.Sync(t.Context(), socket), "cannot read the names of container broken")
+}
+
+// TestOneContainerCannotTakeAll: neither its questions nor its connections keep the resolver from others.
+func TestOneContainerCannotTakeAll(t *testing.T) {
+	r := testResolver(t)
+	for _, id := range []string{"greedy", "other"} {
+		ns := container(t)
+		assert.NilError(t, names.Write(r.dir, names.Container{ID: id, NetNS: ns, Servers: []netip.Addr{netip.MustParseAddr("127.0.0.2")}, Networks: []names.Network{place("n", "10.0.0.2", id)}}))
+	}
+	assert.NilError(t, r.scan())
+	greedy := r.guests["greedy"]
+	for range maxForwardedGuest {
+		assert.Assert(t, greedy.waiting.take())
+	}
+	q := new(dns.Msg).SetQuestion("example.com.", dns.TypeA)
+	assert.Equal(t, r.reply("greedy", q, greedy.waiting, false).Rcode, dns.RcodeServerFailure)
+	assert.Equal(t, r.reply("greedy", new(dns.Msg).SetQuestion("other.", dns.TypeA), greedy.waiting, false).Rcode, dns.RcodeSuccess)
+
+	at := netip.AddrPortFrom(names.Server, names.Port).String()
+	for range maxConnections {
+		assert.NilError(t, inNetNS(greedy.spec.NetNS, func() error {
+			c, err := net.Dial("tcp", at)
+			if err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+			return err
+		}))
+	}
+	_, got := ask(t, greedy.spec.NetNS, "udp", "other", dns.TypeA)
+	assert.DeepEqual(t, got, []string{"10.0.0.2"})
+	_, got = ask(t, r.guests["other"].spec.NetNS, "tcp", "greedy", dns.TypeA)
+	assert.DeepEqual(t, got, []string{"10.0.0.2"})
+}
+
+// failingListener fails some times before it takes connections.
+type failingListener struct {
+	net.Listener
+	fails atomic.Int32
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if l.fails.Add(-1) >= 0 {
+		return nil, syscall.EMFILE
+	}
+	return l.Listener.Accept()
+}
+
+// TestControlAfterAFailure: a connection that could not be taken is no reason to answer nobody any more.
+func TestControlAfterAFailure(t *testing.T) {
+	r := testResolver(t)
+	socket := filepath.Join(t.TempDir(), "dns.sock")
+	l, err := net.Listen("unix", socket)
+	assert.NilError(t, err)
+	f := &failingListener{Listener: l}
+	f.fails.Store(2)
+	done := make(chan struct{})
+	go func() { r.answer(f); close(done) }()
+	t.Cleanup(func() { l.Close(); <-done })
+	assert.NilError(t, names.Sync(t.Context(), socket))
 }
