@@ -27,18 +27,19 @@ func several(info fs.FileInfo) (inode, bool) {
 }
 
 // treeCopy is one copy of a tree. No symbolic link is followed, neither in the
-// source (links are copied as links) nor in the copy (it is made from nothing,
-// directory by directory).
+// source (links are copied as links) nor in the copy: that may be in reach of a container, and nothing is
+// ever made outside of it.
 type treeCopy struct {
-	from, to string
-	links    map[inode]string // where files with several names have been copied to
-	dirs     []string         // relative; their attributes come last, from below
+	from  string
+	to    *os.Root
+	links map[inode]string // where files with several names have been copied to
+	dirs  []string         // relative; their attributes come last, from below
 }
 
-// copyTree copies the directory from to the path to, which must not exist:
+// copyTree copies what is in the directory from, and its attributes, to the directory to, which is empty:
 // contents, owners, modes, times, extended attributes, hard links within the
 // tree, devices. Sockets are left out: they are of no use without who listens.
-func copyTree(ctx context.Context, from, to string) error {
+func copyTree(ctx context.Context, from string, to *os.Root) error {
 	c := &treeCopy{from: from, to: to, links: map[inode]string{}}
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -58,7 +59,7 @@ func copyTree(ctx context.Context, from, to string) error {
 	}
 	// A directory's times change with what is put into it.
 	for i := len(c.dirs) - 1; i >= 0; i-- {
-		if err := copyAttributes(filepath.Join(from, c.dirs[i]), filepath.Join(to, c.dirs[i])); err != nil {
+		if err := c.attributes(c.dirs[i]); err != nil {
 			return err
 		}
 	}
@@ -67,7 +68,7 @@ func copyTree(ctx context.Context, from, to string) error {
 
 // entry copies one file, and notes a directory for later.
 func (c *treeCopy) entry(ctx context.Context, rel string) error {
-	src, dst := filepath.Join(c.from, rel), filepath.Join(c.to, rel)
+	src := filepath.Join(c.from, rel)
 	info, err := os.Lstat(src)
 	if err != nil {
 		return err
@@ -78,24 +79,27 @@ func (c *treeCopy) entry(ctx context.Context, rel string) error {
 	}
 	if info.IsDir() {
 		c.dirs = append(c.dirs, rel)
-		return os.Mkdir(dst, 0o700)
+		if rel == "." {
+			return nil
+		}
+		return c.to.Mkdir(rel, 0o700)
 	}
 	if key, ok := several(info); ok {
 		if first, seen := c.links[key]; seen {
-			return os.Link(first, dst)
+			return c.to.Link(first, rel)
 		}
-		c.links[key] = dst
+		c.links[key] = rel
 	}
 	switch info.Mode().Type() {
 	case 0:
-		err = copyFile(ctx, src, dst)
+		err = c.file(ctx, rel)
 	case fs.ModeSymlink:
 		var target string
 		if target, err = os.Readlink(src); err == nil {
-			err = os.Symlink(target, dst)
+			err = c.to.Symlink(target, rel)
 		}
 	case fs.ModeNamedPipe, fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
-		err = unix.Mknod(dst, st.Mode, int(st.Rdev))
+		err = c.node(rel, st)
 	case fs.ModeSocket:
 		return nil
 	default:
@@ -104,18 +108,31 @@ func (c *treeCopy) entry(ctx context.Context, rel string) error {
 	if err != nil {
 		return err
 	}
-	return copyAttributes(src, dst)
+	return c.attributes(rel)
 }
 
-// copyFile copies a regular file's content. io.Copy uses copy_file_range, which
+// node makes a FIFO or a device.
+func (c *treeCopy) node(rel string, st *syscall.Stat_t) error {
+	dir, err := c.to.OpenFile(filepath.Dir(rel), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // O_PATH: there is nothing to lose
+	if err := unix.Mknodat(int(dir.Fd()), filepath.Base(rel), st.Mode, int(st.Rdev)); err != nil {
+		return &fs.PathError{Op: "mknod", Path: rel, Err: err}
+	}
+	return nil
+}
+
+// file copies a regular file's content. io.Copy uses copy_file_range, which
 // shares blocks where the file system can.
-func copyFile(ctx context.Context, src, dst string) (err error) {
-	in, err := os.OpenFile(src, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+func (c *treeCopy) file(ctx context.Context, rel string) (err error) {
+	in, err := os.OpenFile(filepath.Join(c.from, rel), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	out, err := c.to.OpenFile(rel, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -135,38 +152,46 @@ func copyFile(ctx context.Context, src, dst string) (err error) {
 	}
 }
 
-// copyAttributes gives dst the owner, extended attributes, mode and times of
-// src.
-func copyAttributes(src, dst string) error {
+// attributes gives what was copied those of what it is a copy of.
+func (c *treeCopy) attributes(rel string) error {
+	src := filepath.Join(c.from, rel)
 	info, err := os.Lstat(src)
 	if err != nil {
 		return err
 	}
-	return giveAttributes(info, src, dst)
+	return giveAttributes(info, src, c.to, rel)
 }
 
-// giveAttributes is copyAttributes with what was known of src at an earlier
-// time. The order matters: a change of owner clears set-user-ID bits and file
+// giveAttributes gives what root has under a name the extended attributes of src, and the owner, mode and times that
+// were known of that. The order matters: a change of owner clears set-user-ID bits and file
 // capabilities.
-func giveAttributes(info fs.FileInfo, src, dst string) error {
+func giveAttributes(info fs.FileInfo, src string, root *os.Root, rel string) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("cannot tell who owns %s", src)
 	}
-	if err := os.Lchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+	f, err := root.OpenFile(rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
 		return err
 	}
-	if err := copyXattrs(src, dst); err != nil {
-		return err
+	defer f.Close() // O_PATH: there is nothing to lose
+	fd := int(f.Fd())
+	if err := unix.Fchownat(fd, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "chown", Path: rel, Err: err}
 	}
-	if info.Mode()&fs.ModeSymlink == 0 { // a link has no mode of its own
+	// By which system calls without descriptors reach the file, and nothing else.
+	dst := fmt.Sprintf("/proc/self/fd/%d", fd)
+	if info.Mode()&fs.ModeSymlink == 0 { // a link has neither a mode of its own nor attributes that matter
+		if err := copyXattrs(src, dst); err != nil {
+			return err
+		}
 		if err := unix.Chmod(dst, st.Mode&0o7777); err != nil {
-			return &fs.PathError{Op: "chmod", Path: dst, Err: err}
+			return &fs.PathError{Op: "chmod", Path: rel, Err: err}
 		}
 	}
 	times := []unix.Timespec{{Sec: st.Atim.Sec, Nsec: st.Atim.Nsec}, {Sec: st.Mtim.Sec, Nsec: st.Mtim.Nsec}}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, dst, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &fs.PathError{Op: "utimensat", Path: dst, Err: err}
+	if err := unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: rel, Err: err}
 	}
 	return nil
 }
@@ -190,12 +215,12 @@ func copyXattrs(src, dst string) error {
 		if err != nil {
 			return &fs.PathError{Op: "lgetxattr " + name, Path: src, Err: err}
 		}
-		err = unix.Lsetxattr(dst, name, value, 0)
+		err = unix.Setxattr(dst, name, value, 0)
 		if errors.Is(err, unix.ENOTSUP) { // the volume's file system has none of these
 			continue
 		}
 		if err != nil {
-			return &fs.PathError{Op: "lsetxattr " + name, Path: dst, Err: err}
+			return &fs.PathError{Op: "setxattr " + name, Path: src, Err: err}
 		}
 	}
 	return nil

@@ -37,26 +37,42 @@ func (s *Store) CopyUp(ctx context.Context, name, rootfs, dir string) error {
 	if err != nil {
 		return err
 	}
-	dest, err := s.checkedData(name)
-	if err != nil {
+	if _, err := s.checkedData(name); err != nil {
 		return err
 	}
-	if err := s.copyUp(ctx, m, rootfs, dir, dest); err != nil && !errors.Is(err, unix.EROFS) { // mounted so: nothing to fill
+	if err := s.copyUp(ctx, m, rootfs, dir); err != nil && !errors.Is(err, unix.EROFS) { // mounted so: nothing to fill
 		return fmt.Errorf("cannot fill volume %s with %s of the image: %w", name, dir, err)
 	}
 	return nil
 }
 
+// places are where a copy-up happens: three names below a directory. A container may be at work in that of a volume with
+// options, which is why nothing is reached by way of its links.
+type places struct{ base, part, whole, dest string }
+
+// where are the places of a copy-up: beside the volume's content, or, as a rename cannot leave a mount, in it.
+func (s *Store) where(m metadata) places {
+	if len(m.Options) > 0 {
+		return places{s.data(m.Name), mountedPart, mountedWhole, "."}
+	}
+	return places{filepath.Join(s.root, m.Name), copyPart, copyWhole, dataDir}
+}
+
 // copyUp is CopyUp with the volume's lock held.
-func (s *Store) copyUp(ctx context.Context, m metadata, rootfs, dir, dest string) (err error) {
-	part, whole := s.where(m)
-	if err := os.RemoveAll(part); err != nil {
+func (s *Store) copyUp(ctx context.Context, m metadata, rootfs, dir string) (err error) {
+	at := s.where(m)
+	base, err := os.OpenRoot(at.base)
+	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(whole); err == nil {
-		return moveUp(whole, dest)
+	defer base.Close() // it is not written to
+	if err := base.RemoveAll(at.part); err != nil {
+		return err
 	}
-	empty, err := isEmpty(dest)
+	if info, err := base.Lstat(at.whole); err == nil && info.IsDir() {
+		return moveUp(base, at)
+	}
+	empty, err := isEmpty(base, at.dest)
 	if err != nil || !empty {
 		return err
 	}
@@ -73,48 +89,61 @@ func (s *Store) copyUp(ctx context.Context, m metadata, rootfs, dir, dest string
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(part))
+			err = errors.Join(err, base.RemoveAll(at.part))
 		}
 	}()
-	if err := copyTree(ctx, from, part); err != nil {
+	if err := copyInto(ctx, from, base, at.part); err != nil {
 		return err
 	}
-	if err := os.Rename(part, whole); err != nil {
+	if err := base.Rename(at.part, at.whole); err != nil {
 		return err
 	}
-	return moveUp(whole, dest)
+	return moveUp(base, at)
+}
+
+// copyInto copies a tree to a directory that it makes.
+func copyInto(ctx context.Context, from string, base *os.Root, name string) error {
+	if err := base.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	to, err := base.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer to.Close() // it is not written to
+	return copyTree(ctx, from, to)
 }
 
 // moveUp moves what was copied into the volume. The volume's directory itself
 // stays: a container may have it mounted. What is in the volume already is left
 // alone; that is possible only after a crash.
-func moveUp(whole, dest string) error {
-	info, err := os.Lstat(whole) // before its times change
+func moveUp(base *os.Root, at places) error {
+	info, err := base.Lstat(at.whole) // before its times change
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(whole)
+	entries, err := fs.ReadDir(base.FS(), at.whole)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		target := filepath.Join(dest, e.Name())
-		if _, err := os.Lstat(target); err == nil {
+		target := filepath.Join(at.dest, e.Name())
+		if _, err := base.Lstat(target); err == nil {
 			continue
 		}
-		if err := os.Rename(filepath.Join(whole, e.Name()), target); err != nil {
+		if err := base.Rename(filepath.Join(at.whole, e.Name()), target); err != nil {
 			return err
 		}
 	}
-	if err := giveAttributes(info, whole, dest); err != nil {
+	if err := giveAttributes(info, filepath.Join(at.base, at.whole), base, at.dest); err != nil {
 		return err
 	}
-	return os.RemoveAll(whole)
+	return base.RemoveAll(at.whole)
 }
 
 // isEmpty tells whether a directory has nothing in it.
-func isEmpty(dir string) (_ bool, err error) {
-	f, err := os.Open(dir)
+func isEmpty(base *os.Root, dir string) (_ bool, err error) {
+	f, err := base.Open(dir)
 	if err != nil {
 		return false, err
 	}

@@ -38,7 +38,8 @@
 // matters (dangling, Remove). A volume that has a holder is not removed either.
 // What is mounted is unmounted before a volume is deleted, and never deleted itself. The names of volumes are checked before they
 // become paths, and the paths below a root filesystem that comes from an image
-// are resolved within it: an image's symbolic links lead nowhere else.
+// are resolved within it: an image's symbolic links lead nowhere else. Nor do those of a container that has a volume with options, and
+// could change in it what is being copied: everything there is done within the volume's own directory (os.Root).
 //
 // # Goroutines and locks
 //

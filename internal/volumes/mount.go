@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -187,12 +186,4 @@ func vanished(err error) error {
 		return nil
 	}
 	return err
-}
-
-// where are the places of a copy-up: beside the volume's content, or, as a rename cannot leave a mount, in it.
-func (s *Store) where(m metadata) (part, whole string) {
-	if len(m.Options) > 0 {
-		return filepath.Join(s.data(m.Name), mountedPart), filepath.Join(s.data(m.Name), mountedWhole)
-	}
-	return filepath.Join(s.root, m.Name, copyPart), filepath.Join(s.root, m.Name, copyWhole)
 }

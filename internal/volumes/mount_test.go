@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -117,6 +118,58 @@ func TestCopyUpIntoAMountedVolume(t *testing.T) {
 	data, err := os.ReadFile(path + "/dir/file")
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(string(data), "image's"))
+}
+
+// A container that has the volume, and changes it while it is filled, leads nothing out of it.
+func TestCopyUpBesideAContainer(t *testing.T) {
+	needRoot(t)
+	s := open(t)
+	rootfs, outside := t.TempDir(), t.TempDir()
+	assert.NilError(t, os.MkdirAll(rootfs+"/data/a", 0o750))
+	for i := range 50 {
+		assert.NilError(t, os.WriteFile(fmt.Sprintf("%s/data/a/%d", rootfs, i), nil, 0o600))
+	}
+	assert.NilError(t, os.WriteFile(outside+"/host", []byte("the host's"), 0o600))
+	create(t, s, volume.CreateRequest{Name: "ram", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs"}})
+	path, err := s.Mount(t.Context(), "ram", "c")
+	assert.NilError(t, err)
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+
+	// What looks like a copy that is whole is a link.
+	assert.NilError(t, os.Symlink(outside, filepath.Join(path, mountedWhole)))
+	assert.NilError(t, s.CopyUp(t.Context(), "ram", rootfs, "/data"))
+	assert.NilError(t, os.Remove(filepath.Join(path, mountedWhole)))
+
+	// A directory of the copy becomes a link as soon as it is there.
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, place := range []string{mountedPart, mountedWhole} {
+				if os.Rename(filepath.Join(path, place, "a"), filepath.Join(path, place, "b")) == nil {
+					_ = os.Symlink(outside, filepath.Join(path, place, "a"))
+				}
+			}
+		}
+	}()
+	for range 20 {
+		_ = s.CopyUp(t.Context(), "ram", rootfs, "/data") // what comes of it is the container's own fault
+		entries, err := os.ReadDir(path)
+		assert.NilError(t, err)
+		for _, e := range entries {
+			assert.NilError(t, os.RemoveAll(filepath.Join(path, e.Name())))
+		}
+	}
+	close(done)
+	<-ended
+	entries, err := os.ReadDir(outside)
+	assert.NilError(t, err)
+	assert.Check(t, is.Len(entries, 1))
 }
 
 func TestSize(t *testing.T) {
