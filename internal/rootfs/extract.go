@@ -245,14 +245,18 @@ func removeAll(parent *os.File, base, full string) error {
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) || errdefs.IsInvalidArgument(err) {
 		return err
 	}
 	return &fs.PathError{Op: "unlinkat", Path: full, Err: err}
 }
 
-// empty removes what is in a directory.
+// empty removes what is in a directory. Each directory on the way down is held open, and there may be more of them than
+// a path has room for: those are left.
 func empty(parent *os.File, base, full string) error {
+	if len(full) > maxName {
+		return newError(errdefs.ErrInvalidArgument, "cannot remove %s…: its name is longer than %d bytes", full[:64], maxName)
+	}
 	fd, err := unix.Openat(int(parent.Fd()), base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

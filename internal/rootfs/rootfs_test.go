@@ -268,6 +268,29 @@ func TestKinds(t *testing.T) {
 }
 
 // A container that swaps a directory for a link to the host's, all the time, gets its own files copied (CVE-2018-15664).
+// TestDeeperThanAPath: a directory that a container has made deeper than names can be long is neither read nor removed.
+func TestDeeperThanAPath(t *testing.T) {
+	root, _ := outside(t)
+	fd, err := unix.Open(filepath.Join(root, "dir"), unix.O_PATH|unix.O_DIRECTORY, 0)
+	assert.NilError(t, err)
+	name := strings.Repeat("d", 250)
+	for range maxName/250 + 2 {
+		assert.NilError(t, unix.Mkdirat(fd, name, 0o755))
+		next, err := unix.Openat(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		assert.NilError(t, err)
+		assert.NilError(t, unix.Close(fd))
+		fd = next
+	}
+	assert.NilError(t, unix.Close(fd))
+	tr := tree(t, root)
+	var archive bytes.Buffer
+	tw := tar.NewWriter(&archive)
+	assert.NilError(t, tw.WriteHeader(&tar.Header{Name: "dir", Typeflag: tar.TypeReg, Mode: 0o644}))
+	assert.NilError(t, tw.Close())
+	err = tr.Extract(t.Context(), &archive, "/", ExtractOptions{})
+	assert.Check(t, errdefs.IsInvalidArgument(err) && strings.HasPrefix(err.Error(), "cannot remove /dir/ddd"), "%v", err)
+}
+
 func TestSwap(t *testing.T) {
 	root, secret := outside(t)
 	host := filepath.Dir(secret)
