@@ -430,16 +430,16 @@ func (f *fakeContainers) Resize(_ context.Context, ref string, height, width uin
 
 // fakeImages has one image.
 type fakeImages struct {
-	loaded   []byte
-	pulled   string
-	platform *ocispec.Platform
-	auth     registry.AuthConfig
-	failure  error
-	filters  containers.Filters
-	ref      string // pushed, saved, asked for
-	all      bool   // all tags of it
-	early    bool   // Save fails before its first byte
-	endless  bool   // Save writes until it cannot
+	loaded, imported []byte
+	pulled           string
+	platform         *ocispec.Platform
+	auth             registry.AuthConfig
+	failure          error
+	filters          containers.Filters
+	ref              string // pushed, saved, asked for
+	all              bool   // all tags of it
+	early            bool   // Save fails before its first byte
+	endless          bool   // Save writes until it cannot
 }
 
 func (f *fakeImages) Load(_ context.Context, r io.Reader, progress Progress) (err error) {
@@ -453,8 +453,8 @@ func (f *fakeImages) Load(_ context.Context, r io.Reader, progress Progress) (er
 	return nil
 }
 
-func (f *fakeImages) Import(_ context.Context, r io.Reader, _ ImportOptions, _ Progress) (string, error) {
-	_, err := io.ReadAll(r)
+func (f *fakeImages) Import(_ context.Context, r io.Reader, _ ImportOptions, _ Progress) (id string, err error) {
+	f.imported, err = io.ReadAll(r)
 	return "sha256:2", err
 }
 

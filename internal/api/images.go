@@ -183,29 +183,6 @@ func credentials(r *request) registry.AuthConfig {
 	return *auth
 }
 
-func (s *Server) importImage(w http.ResponseWriter, r *request, q *params) error {
-	if src := q.text("fromSrc"); src != "-" {
-		return notImplemented("lrd does not fetch what it imports: download it and pipe it into docker import -")
-	}
-	ref, err := referenceOf("repo", q.text("repo"), q.text("tag"))
-	if err != nil {
-		return err
-	}
-	o := ImportOptions{Ref: ref, Message: q.text("message"), Changes: q.values["changes"], Platform: q.platform()}
-	if q.err != nil {
-		return q.err
-	}
-	if o.Message == "" {
-		o.Message = "Imported from -"
-	}
-	p := newProgressWriter(w)
-	id, err := s.Images.Import(r.Context(), r.Body, o, p.send)
-	if err == nil {
-		s.imageEvent(eventtypes.ActionImport, id, ref)
-	}
-	return p.finish(r.Context(), err)
-}
-
 // repositoryOr is the reference that name and tag are, or, if there is neither tag nor digest, the repository: all
 // of its tags are meant.
 func repositoryOr(field, name, tag string) (ref string, all bool, err error) {

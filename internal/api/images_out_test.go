@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -197,4 +198,30 @@ func TestClientSearches(t *testing.T) {
 		assert.Check(t, is.Len(found.Items, want), filter)
 	}
 	assert.Equal(t, w.images.ref, "busybox 3")
+}
+
+func TestClientImportsFromAnAddress(t *testing.T) {
+	w := newWorld(t).serve(t)
+	c := w.client(t)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/root.tar" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "a root filesystem")
+	}))
+	defer site.Close()
+	for _, address := range []string{site.URL + "/root.tar", strings.TrimPrefix(site.URL, "http://") + "/root.tar"} {
+		r, err := c.ImageImport(t.Context(), client.ImageImportSource{SourceName: address}, "web:1", client.ImageImportOptions{})
+		assert.NilError(t, err)
+		said, err := io.ReadAll(r)
+		assert.NilError(t, err)
+		assert.NilError(t, r.Close())
+		assert.Check(t, is.Contains(string(said), "Downloading from "+address))
+		assert.Check(t, is.Equal(string(w.images.imported), "a root filesystem"))
+	}
+	_, err := c.ImageImport(t.Context(), client.ImageImportSource{SourceName: site.URL + "/nothing"}, "", client.ImageImportOptions{})
+	assert.Check(t, is.ErrorContains(err, "/nothing answers 404 Not Found"))
+	_, err = c.ImageImport(t.Context(), client.ImageImportSource{SourceName: "ftp://example.com/root.tar"}, "", client.ImageImportOptions{})
+	assert.Check(t, is.ErrorContains(err, "neither - nor an address of http or https"))
 }
