@@ -85,6 +85,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	left := s.InFlight()
 	s.giveUp(errLeaving)
 	s.http.Close()
+	if left == 0 {
+		return nil // there were but connections that nothing came on
+	}
 	return fmt.Errorf("cannot answer %d requests in time: %w", left, context.Cause(ctx))
 }
 

@@ -340,11 +340,15 @@ func TestLogin(t *testing.T) {
 	assert.Assert(t, errdefs.IsInvalidArgument(s.Login(t.Context(), registry.AuthConfig{ServerAddress: "x"})))
 	assert.ErrorContains(t, s.Login(t.Context(), registry.AuthConfig{Username: "me", Password: "x", ServerAddress: "127.0.0.1:1"}), "cannot log in to 127.0.0.1:1")
 	for address, want := range map[string]string{
-		"": "docker.io", "https://index.docker.io/v1/": "docker.io", "http://127.0.0.1:5000/v2/": "127.0.0.1:5000", "reg.example": "reg.example",
+		"": "docker.io", "https://index.docker.io/v1/": "docker.io", "http://127.0.0.1:5000/v2/": "127.0.0.1:5000", "reg.example": "reg.example", "localhost": "localhost", "[::1]:5000": "[::1]:5000",
 	} {
 		got, err := registryHost(address)
 		assert.NilError(t, err)
 		assert.Equal(t, got, want)
+	}
+	for _, wrong := range []string{"..", "\x00", ":", "a:b:c", "me@example.com", "%s"} {
+		_, err := registryHost(wrong)
+		assert.Check(t, errdefs.IsInvalidArgument(err), "%q: %v", wrong, err)
 	}
 }
 

@@ -88,7 +88,7 @@ func registryHost(address string) (string, error) {
 	case "", "docker.io", hubAddress, "registry-1.docker.io":
 		return "docker.io", nil
 	}
-	if strings.ContainsAny(host, " @?#") {
+	if name, err := reference.WithName(host + "/x"); err != nil || reference.Domain(name) != host {
 		return "", newError(errdefs.ErrInvalidArgument, "registry %q is neither host nor host:port", address)
 	}
 	return host, nil
