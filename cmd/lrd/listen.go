@@ -8,7 +8,52 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+
+	"lrd/internal/config"
 )
+
+// listen is the API's sockets: those of lrd.socket, or, when lrd is started without it, one of its own.
+func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
+	d.extra = map[string][]net.Listener{}
+	for _, name := range []string{metricsSocket, debugSocket} {
+		var err error
+		if d.extra[name], err = d.takeListeners(name); err != nil {
+			return nil, err
+		}
+	}
+	listeners, err := d.takeListeners(apiSocket)
+	if err != nil || len(listeners) > 0 {
+		return listeners, err
+	}
+	d.log.Warn("Started without lrd.socket: clients that connect during a restart will be refused", "socket", config.DefaultSocket)
+	gid, err := groupID(cfg.Group)
+	if err != nil {
+		err = fmt.Errorf("cannot protect %s: %w", config.DefaultSocket, err)
+		if !cfg.Origin("group").IsDefault() {
+			return nil, err
+		}
+		d.log.Warn("Nobody but root can use the API", "error", err)
+	}
+	l, err := listenOwn(config.DefaultSocket, gid)
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+// takeListeners takes the sockets of a name that systemd has passed.
+func (d *daemon) takeListeners(name string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, f := range d.set.TakeAll(name) {
+		l, err := net.FileListener(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot listen on the socket %s of systemd: %w", name, err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
 
 // listenOwn makes the API's socket where lrd.socket would have made it: for root and one group, nobody else. A socket
 // that somebody listens on is left alone: systemd's lrd.socket, of which this process was not told, or another daemon.

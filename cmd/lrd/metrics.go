@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -90,18 +89,4 @@ func (d *daemon) serveDebug() {
 		})
 	}
 	d.closers = append(d.closers, server.Close)
-}
-
-// takeListeners takes the sockets of a name that systemd has passed.
-func (d *daemon) takeListeners(name string) ([]net.Listener, error) {
-	var listeners []net.Listener
-	for _, f := range d.set.TakeAll(name) {
-		l, err := net.FileListener(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("cannot listen on the socket %s of systemd: %w", name, err)
-		}
-		listeners = append(listeners, l)
-	}
-	return listeners, nil
 }

@@ -253,35 +253,6 @@ func imageOptions(cfg *config.Config, log *slog.Logger) images.Options {
 	}
 }
 
-// listen is the API's sockets: those of lrd.socket, or, when lrd is started without it, one of its own.
-func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
-	d.extra = map[string][]net.Listener{}
-	for _, name := range []string{metricsSocket, debugSocket} {
-		var err error
-		if d.extra[name], err = d.takeListeners(name); err != nil {
-			return nil, err
-		}
-	}
-	listeners, err := d.takeListeners(apiSocket)
-	if err != nil || len(listeners) > 0 {
-		return listeners, err
-	}
-	d.log.Warn("Started without lrd.socket: clients that connect during a restart will be refused", "socket", config.DefaultSocket)
-	gid, err := groupID(cfg.Group)
-	if err != nil {
-		err = fmt.Errorf("cannot protect %s: %w", config.DefaultSocket, err)
-		if !cfg.Origin("group").IsDefault() {
-			return nil, err
-		}
-		d.log.Warn("Nobody but root can use the API", "error", err)
-	}
-	l, err := listenOwn(config.DefaultSocket, gid)
-	if err != nil {
-		return nil, err
-	}
-	return []net.Listener{l}, nil
-}
-
 // coordinate sets up the reload of the configuration, and who takes part in it.
 func (d *daemon) coordinate(src config.Sources, cfg *config.Config, level *slog.LevelVar) {
 	d.reload = reload.New(reload.Options{
