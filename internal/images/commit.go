@@ -60,14 +60,7 @@ func (s *Store) Commit(ctx context.Context, o CommitOptions, layer io.Reader, sp
 	if err != nil {
 		return "", err
 	}
-	err = s.bringIn(ctx, []incoming{in}, nil, func(in incoming) error {
-		if tag == nil {
-			return s.unhide(in.id)
-		}
-		_, err := s.giveName(in.id, tag)
-		return err
-	})
-	return in.id, err
+	return in.id, s.bringInAs(ctx, in, tag)
 }
 
 // base is the image that another one stands on.

@@ -60,14 +60,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions, progre
 	if err != nil {
 		return "", err
 	}
-	err = s.bringIn(ctx, []incoming{in}, nil, func(in incoming) error {
-		if tag == nil {
-			return s.unhide(in.id)
-		}
-		_, err := s.giveName(in.id, tag)
-		return err
-	})
-	if err != nil {
+	if err := s.bringInAs(ctx, in, tag); err != nil {
 		return "", err
 	}
 	progress.send(jsonstream.Message{Status: in.id.String()})

@@ -237,6 +237,17 @@ func (s *Store) bringIn(ctx context.Context, list []incoming, progress Progress,
 	return nil
 }
 
+// bringInAs stores one image, under a name if tag is not nil.
+func (s *Store) bringInAs(ctx context.Context, in incoming, tag reference.NamedTagged) error {
+	return s.bringIn(ctx, []incoming{in}, nil, func(in incoming) error {
+		if tag == nil {
+			return s.unhide(in.id)
+		}
+		_, err := s.giveName(in.id, tag)
+		return err
+	})
+}
+
 // discard deletes an image that came in with others, or for a name, and was then refused.
 func (s *Store) discard(id digest.Digest) {
 	if _, err := s.storage.DeleteImage(id.Encoded(), true); err != nil && !errors.Is(err, storage.ErrImageUnknown) && !errors.Is(err, storage.ErrNotAnImage) {

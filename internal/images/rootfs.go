@@ -27,7 +27,7 @@ func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer s.rootfs.lock(containerID)()
+	defer s.rootfs.Lock(containerID)()
 	_, err := s.storage.CreateContainer(containerID, nil, hex, containerID, "", &storage.ContainerOptions{
 		LabelOpts: []string{"disable"},
 	})
@@ -49,7 +49,7 @@ func (s *Store) MountRootfs(ctx context.Context, containerID string) (string, er
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	defer s.rootfs.lock(containerID)()
+	defer s.rootfs.Lock(containerID)()
 	layer, err := s.rootfsLayer(containerID)
 	if err != nil {
 		return "", err
@@ -81,7 +81,7 @@ func (s *Store) UnmountRootfs(ctx context.Context, containerID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer s.rootfs.lock(containerID)()
+	defer s.rootfs.Lock(containerID)()
 	return s.unmountLocked(containerID)
 }
 
@@ -101,7 +101,7 @@ func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer s.rootfs.lock(containerID)()
+	defer s.rootfs.Lock(containerID)()
 	if err := s.unmountLocked(containerID); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"go.podman.io/storage"
+
+	"lrd/internal/keyed"
 )
 
 // Options says where a [Store] lives and what it may do. Paths are absolute.
@@ -60,7 +62,7 @@ type Store struct {
 	config  *hostConfig
 	gate    gate
 	claims  claims
-	rootfs  keyedMutex
+	rootfs  keyed.Mutex                     // by container
 	pause   func(attempt int) time.Duration // before an attempt to download
 
 	// mu guards registries, which a reload replaces.
@@ -203,39 +205,4 @@ func emptyDir(dir string) error {
 		return err
 	}
 	return os.MkdirAll(dir, 0o700)
-}
-
-// keyedMutex is a lock for each key. The zero value is ready.
-type keyedMutex struct {
-	mu    sync.Mutex
-	locks map[string]*countedMutex
-}
-
-type countedMutex struct {
-	sync.Mutex
-	users int // guarded by keyedMutex.mu
-}
-
-// lock takes the lock for key and returns what gives it back.
-func (k *keyedMutex) lock(key string) (unlock func()) {
-	k.mu.Lock()
-	if k.locks == nil {
-		k.locks = map[string]*countedMutex{}
-	}
-	l := k.locks[key]
-	if l == nil {
-		l = &countedMutex{}
-		k.locks[key] = l
-	}
-	l.users++
-	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(k.locks, key)
-		}
-	}
 }

@@ -32,7 +32,7 @@ const (
 // that was cut short by a crash is begun again, or finished, by the next. The
 // caller has mounted the volume.
 func (s *Store) CopyUp(ctx context.Context, name, rootfs, dir string) error {
-	defer s.locks.lock(name)()
+	defer s.locks.Lock(name)()
 	m, err := s.read(name)
 	if err != nil {
 		return err

@@ -58,7 +58,7 @@ func (s *Store) Mount(ctx context.Context, name, holder string) (string, error) 
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	defer s.locks.lock(name)()
+	defer s.locks.Lock(name)()
 	m, err := s.read(name)
 	if err != nil {
 		return "", err
@@ -92,7 +92,7 @@ func (s *Store) Unmount(name, holder string) error {
 	if CheckName(name) != nil {
 		return nil
 	}
-	defer s.locks.lock(name)()
+	defer s.locks.Lock(name)()
 	if !s.holders.remove(name, holder) {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (s *Store) Release() error {
 		if !e.IsDir() || CheckName(e.Name()) != nil || len(s.holders.of(e.Name())) > 0 {
 			continue
 		}
-		unlock := s.locks.lock(e.Name())
+		unlock := s.locks.Lock(e.Name())
 		if m, err := s.read(e.Name()); err == nil && len(m.Options) > 0 && len(s.holders.of(e.Name())) == 0 {
 			errs = append(errs, s.unmount(e.Name()))
 		}

@@ -14,12 +14,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/renameio/v2"
 	"github.com/moby/moby/api/types/volume"
+
+	"lrd/internal/keyed"
 )
 
 const (
@@ -47,7 +48,7 @@ var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 type Store struct {
 	root  string
 	log   *slog.Logger
-	locks keyedMutex // by volume
+	locks keyed.Mutex // by volume
 
 	holders holders
 }
@@ -131,7 +132,7 @@ func (s *Store) Create(ctx context.Context, r volume.CreateRequest) (volume.Volu
 	if err := CheckName(name); err != nil {
 		return volume.Volume{}, err
 	}
-	defer s.locks.lock(name)()
+	defer s.locks.Lock(name)()
 	have, err := s.read(name)
 	if err == nil {
 		return s.describe(have), nil
@@ -280,7 +281,7 @@ func (s *Store) Remove(ctx context.Context, name string, force bool, users func(
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer s.locks.lock(name)()
+	defer s.locks.Lock(name)()
 	_, err := s.read(name)
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound) && force:
@@ -310,39 +311,4 @@ func (s *Store) Remove(ctx context.Context, name string, force bool, users func(
 		return fmt.Errorf("cannot delete the content of volume %s: %w", name, err)
 	}
 	return nil
-}
-
-// keyedMutex is a lock for each key. The zero value is ready.
-type keyedMutex struct {
-	mu    sync.Mutex
-	locks map[string]*countedMutex
-}
-
-type countedMutex struct {
-	sync.Mutex
-	users int // guarded by keyedMutex.mu
-}
-
-// lock takes the lock for key and returns what gives it back.
-func (k *keyedMutex) lock(key string) (unlock func()) {
-	k.mu.Lock()
-	if k.locks == nil {
-		k.locks = map[string]*countedMutex{}
-	}
-	l := k.locks[key]
-	if l == nil {
-		l = &countedMutex{}
-		k.locks[key] = l
-	}
-	l.users++
-	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(k.locks, key)
-		}
-	}
 }

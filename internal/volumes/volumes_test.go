@@ -112,7 +112,6 @@ func TestCreateTogether(t *testing.T) {
 	entries, err := os.ReadDir(s.root)
 	assert.NilError(t, err)
 	assert.Equal(t, len(entries), 1)
-	assert.Equal(t, len(s.locks.locks), 0)
 }
 
 func TestGetOfNothing(t *testing.T) {

@@ -33,6 +33,9 @@ var mayImport = map[string][]string{
 	// The store's options are among a log's.
 	"internal/logopts": {"internal/output"},
 	"internal/config":  {"internal/logopts"},
+	// A lock for each container, or volume.
+	"internal/images":  {"internal/keyed"},
+	"internal/volumes": {"internal/keyed"},
 	// Read a store and deliver what is in it.
 	"internal/logdrivers": {"internal/logopts", "internal/output"},
 	// Knows only the configuration and the Reloaders that it is given.
