@@ -214,7 +214,7 @@ var withoutCounterpart = map[string]string{
 	"proxies":                          "set the environment: systemctl edit lrd.service, Environment=HTTP_PROXY=",
 	"raw-logs":                         "lrd logs to the journal",
 	"rootless":                         "lrd runs as root",
-	"selinux-enabled":                  "SELinux labels are not set",
+	"selinux-enabled":                  "containers have SELinux labels if they ask for them, with --security-opt label=…",
 	"storage-opts":                     "the storage options are fixed",
 	"swarm-default-advertise-addr":     "there is no swarm mode",
 	"tls":                              "the API is a Unix socket; from afar use DOCKER_HOST=ssh://",

@@ -51,7 +51,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (_ container.Cr
 	}
 	undo.add(release)
 
-	if err := m.o.Images.CreateRootfs(ctx, id, r.ImageID); err != nil {
+	if err := m.o.Images.CreateRootfs(ctx, id, r.ImageID, oci.LabelOptions(r.HostConfig)...); err != nil {
 		return container.CreateResponse{}, fmt.Errorf("cannot make the root filesystem: %w", err)
 	}
 	undo.add(func() { _ = m.o.Images.RemoveRootfs(context.WithoutCancel(ctx), id) })

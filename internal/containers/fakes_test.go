@@ -54,6 +54,9 @@ type fakeImages struct {
 	*faults
 	dir string
 
+	labels       [2]string // of processes and of files
+	labelOptions []string  // of the root filesystem that was made last
+
 	mu   sync.Mutex
 	made map[string]bool // root filesystems, and whether they are mounted
 	// committed and layer are what Commit was given last.
@@ -73,7 +76,12 @@ func (i *fakeImages) Resolve(_ context.Context, ref string) (images.Image, error
 	return img, i.hit("Images.Resolve")
 }
 
-func (i *fakeImages) CreateRootfs(_ context.Context, id, _ string) error {
+func (i *fakeImages) RootfsLabels(string) (process, files string, err error) {
+	return i.labels[0], i.labels[1], i.hit("Images.RootfsLabels")
+}
+
+func (i *fakeImages) CreateRootfs(_ context.Context, id, _ string, labelOptions ...string) error {
+	i.labelOptions = labelOptions
 	if err := i.hit("Images.CreateRootfs"); err != nil {
 		return err
 	}

@@ -55,7 +55,8 @@ type Descriptors interface {
 type Images interface {
 	Driver() string
 	Resolve(ctx context.Context, ref string) (images.Image, error)
-	CreateRootfs(ctx context.Context, containerID, imageID string) error
+	CreateRootfs(ctx context.Context, containerID, imageID string, labelOptions ...string) error
+	RootfsLabels(containerID string) (process, files string, err error)
 	MountRootfs(ctx context.Context, containerID string) (string, error)
 	UnmountRootfs(ctx context.Context, containerID string) error
 	RemoveRootfs(ctx context.Context, containerID string) error

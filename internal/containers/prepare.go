@@ -41,6 +41,12 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	if err := m.writeEtc(r, run, cfg, &in); err != nil {
 		return b, limits, nil, err
 	}
+	if in.ProcessLabel, in.MountLabel, err = m.labelsOf(r); err != nil {
+		return b, limits, nil, err
+	}
+	if err := errors.Join(labelMounts(in.Mounts, in.MountLabel), labelFiles(in.MountLabel, in.HostnameFile, in.HostsFile, in.ResolvConf)); err != nil {
+		return b, limits, nil, err
+	}
 	in.DefaultUlimits = defaultUlimits(cfg)
 	if r.HostConfig.Init != nil && *r.HostConfig.Init {
 		in.InitEnabled = true

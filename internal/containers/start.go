@@ -96,6 +96,11 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	}
 	undo.add(e.close)
 	undo.add(func() { _ = c.streams.disconnect(ctx) })
+	for what := range e {
+		if err := labelFiles(b.spec.Linux.MountLabel, c.streams.path(what)); err != nil {
+			return err
+		}
+	}
 	if err := m.o.Descriptors.PutAll(ctx, e.items(c.id)); err != nil {
 		return fmt.Errorf("cannot keep the container's descriptors over a restart of lrd: %w", err)
 	}

@@ -16,10 +16,10 @@ import (
 )
 
 // CreateRootfs makes a writable layer for a container on top of an image. The
-// layer carries the container's ID. It has no SELinux label: lrd labels
-// nothing. Errors: errdefs.ErrNotFound without the image,
+// layer carries the container's ID. labelOptions are what its SELinux labels are made of, on a host that has SELinux; without any it
+// has none. Errors: errdefs.ErrNotFound without the image,
 // errdefs.ErrAlreadyExists when the container has one.
-func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) error {
+func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string, labelOptions ...string) error {
 	hex, ok := fullID(imageID)
 	if !ok {
 		return newError(errdefs.ErrInvalidArgument, "cannot make root filesystem of %s: %q is no image ID", containerID, imageID)
@@ -28,9 +28,10 @@ func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) e
 		return err
 	}
 	defer s.rootfs.Lock(containerID)()
-	_, err := s.storage.CreateContainer(containerID, nil, hex, containerID, "", &storage.ContainerOptions{
-		LabelOpts: []string{"disable"},
-	})
+	if len(labelOptions) == 0 {
+		labelOptions = []string{"disable"}
+	}
+	_, err := s.storage.CreateContainer(containerID, nil, hex, containerID, "", &storage.ContainerOptions{LabelOpts: labelOptions})
 	switch {
 	case err == nil:
 		return nil
@@ -40,6 +41,16 @@ func (s *Store) CreateRootfs(ctx context.Context, containerID, imageID string) e
 		return newError(errdefs.ErrAlreadyExists, "cannot make root filesystem: container %s has one", containerID)
 	}
 	return fmt.Errorf("cannot make root filesystem of %s: %w", containerID, err)
+}
+
+// RootfsLabels are the SELinux labels that CreateRootfs has made, of the container's processes and of its files.
+// Empty on a host without SELinux.
+func (s *Store) RootfsLabels(containerID string) (process, files string, err error) {
+	c, err := s.storage.Container(containerID)
+	if err != nil {
+		return "", "", fmt.Errorf("cannot find the labels of %s: %w", containerID, err)
+	}
+	return c.ProcessLabel(), c.MountLabel(), nil
 }
 
 // MountRootfs mounts a container's root filesystem, if it is not mounted yet,

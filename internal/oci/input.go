@@ -60,6 +60,9 @@ type Input struct {
 	InitBinary  string
 	InitEnabled bool
 
+	// ProcessLabel and MountLabel are the SELinux labels of the container's processes and files; "" for none.
+	ProcessLabel, MountLabel string
+
 	// DefaultUlimits are the daemon's, by name; those of the request win.
 	DefaultUlimits map[string]*container.Ulimit
 

@@ -118,7 +118,7 @@ func MountPoints(cfg *container.Config, hc *container.HostConfig) ([]Mount, erro
 // ParseBind reads the short form of `docker run -v`: TARGET,
 // SOURCE:TARGET or SOURCE:TARGET:MODE. A source that is an absolute path is a
 // bind, any other is the name of a volume. Mode is a comma-separated list of
-// ro or rw, a propagation, nocopy, z or Z (SELinux labels: no effect) and the
+// ro or rw, a propagation, nocopy, z or Z (SELinux labels, for a container that has one) and the
 // consistency words of other platforms (no effect).
 func ParseBind(raw string) (Mount, error) {
 	m, err := parseBind(raw)

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -56,12 +57,23 @@ type SecurityOptions struct {
 	Seccomp string
 	// AppArmor is the name of a profile, "unconfined", or "" for the default.
 	AppArmor string
+	// Label are what SELinux labels are made of: "type:container_t" and its kin, or "disable".
+	Label []string
 	// WritableCgroups mounts /sys/fs/cgroup for writing.
 	WritableCgroups bool
 }
 
-// ParseSecurityOpt reads `--security-opt` values. SELinux labels ("label=…")
-// are accepted and have no effect: lrd does not label.
+// LabelOptions are what the SELinux labels of a container are made of; none if it asks for none. They have no effect on a host
+// without SELinux, as with Docker.
+func LabelOptions(hc *container.HostConfig) []string {
+	o, err := ParseSecurityOpt(hc.SecurityOpt)
+	if err != nil || hc.Privileged || slices.Contains(o.Label, "disable") {
+		return nil
+	}
+	return o.Label
+}
+
+// ParseSecurityOpt reads `--security-opt` values.
 func ParseSecurityOpt(opts []string) (SecurityOptions, error) {
 	var o SecurityOptions
 	for _, opt := range opts {
@@ -80,6 +92,7 @@ func ParseSecurityOpt(opts []string) (SecurityOptions, error) {
 		var err error
 		switch key {
 		case "label":
+			o.Label = append(o.Label, value)
 		case "apparmor":
 			o.AppArmor = value
 		case "seccomp":
@@ -109,6 +122,7 @@ func addSecurity(s *specs.Spec, in *Input) error {
 		return err
 	}
 	s.Process.NoNewPrivileges = opts.NoNewPrivileges
+	s.Process.SelinuxLabel, s.Linux.MountLabel = in.ProcessLabel, in.MountLabel
 	s.Process.ApparmorProfile, err = appArmorProfile(opts, in)
 	if err != nil {
 		return err

@@ -103,6 +103,7 @@ func TestSpecOfEverything(t *testing.T) {
 	in.Domainname = "example"
 	in.User = User{UID: 1000, GID: 1001, AdditionalGIDs: []uint32{1001, 27}, Home: "/home/u"}
 	in.InitEnabled, in.InitBinary = true, "/usr/libexec/init"
+	in.ProcessLabel, in.MountLabel = "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"
 	in.DefaultUlimits = map[string]*container.Ulimit{
 		"nofile": {Name: "nofile", Soft: 1, Hard: 1}, "nproc": {Name: "nproc", Soft: 5, Hard: -1}, "core": {Name: "core", Soft: -1, Hard: -1},
 	}
