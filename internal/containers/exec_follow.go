@@ -45,7 +45,7 @@ func (e *Exec) more() bool {
 // may do so at a time.
 func (m *Manager) lookExec(e *Exec) {
 	for m.ctx.Err() == nil && e.snapshot().Phase == execRunning {
-		u, err := m.o.Units.State(m.ctx, execUnit(e.id))
+		u, err := m.execState(m.ctx, e)
 		switch {
 		case err == nil && !settled(u), err == nil && u.ActiveState == "active" && !ended(u):
 			return
@@ -60,6 +60,14 @@ func (m *Manager) lookExec(e *Exec) {
 		case <-time.After(askPause):
 		}
 	}
+}
+
+// execState is the state of an exec's unit. There is one run of it, so that the last announcement is all there is to know.
+func (m *Manager) execState(ctx context.Context, e *Exec) (units.State, error) {
+	if u, ok := m.o.Units.Known(execUnit(e.id)); ok {
+		return u, nil
+	}
+	return m.o.Units.State(ctx, execUnit(e.id))
 }
 
 // howItEnded is the exit code and the time of the end: as systemd has it, or, of

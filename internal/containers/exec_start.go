@@ -227,7 +227,8 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 	m.publishExec(e, events.ActionExecStart, at, nil)
 	e.note(func(*execRecord) {})
 	close(e.started)
-	m.bringRuntimeHome(ctx, e)
+	// The kernel takes some 10 ms to move a process (it waits for all processors), which nobody has to wait for.
+	m.workers.Go(func() { m.bringRuntimeHome(ctx, e) })
 }
 
 // failExec takes note of a command that could not be run.
@@ -263,7 +264,7 @@ func (m *Manager) awaitExec(ctx context.Context, e *Exec) (pid int, err error) {
 		}
 		if time.Since(asked) >= execAsk {
 			asked = time.Now()
-			u, err := m.o.Units.State(ctx, execUnit(e.id))
+			u, err := m.execState(ctx, e)
 			if errdefs.IsNotFound(err) || err == nil && (ended(u) || u.ActiveState == "failed") {
 				if pid := e.pid(); pid != 0 {
 					return pid, nil // and is over already
@@ -307,11 +308,11 @@ func (e *Exec) startError() error {
 // group, where it had to be to start the command, into that of the exec's unit:
 // it is no process of the container's.
 func (m *Manager) bringRuntimeHome(ctx context.Context, e *Exec) {
-	u, err := m.o.Units.State(ctx, execUnit(e.id))
-	if err != nil || u.MainPID == 0 || u.ControlGroup == "" {
+	u, err := m.execState(ctx, e)
+	if err != nil || u.MainPID == 0 {
 		return // it is over
 	}
-	procs := filepath.Join(cgroupRoot, u.ControlGroup, "cgroup.procs")
+	procs := filepath.Join(cgroupRoot, Slice, execUnit(e.id), "cgroup.procs")
 	if err := os.WriteFile(procs, []byte(strconv.Itoa(int(u.MainPID))), 0); err != nil && !groupGone(err) && !errors.Is(err, unix.ESRCH) {
 		e.logger("start").Warn("Cannot move the waiting runtime out of the container's control group", "error", err)
 	}

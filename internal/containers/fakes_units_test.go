@@ -380,6 +380,20 @@ func (f *fakeUnits) State(_ context.Context, name string) (units.State, error) {
 	return units.State{}, units.ErrNotLoaded
 }
 
+// Known knows as much as State.
+func (f *fakeUnits) Known(name string) (units.State, bool) {
+	f.faults.mu.Lock()
+	silent := f.armed["Units.State"] != nil
+	f.faults.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.loaded[name]
+	if one == nil || silent {
+		return units.State{}, false
+	}
+	return one.state, true
+}
+
 func (f *fakeUnits) SetProperties(_ context.Context, name string, props []units.Property) error {
 	if err := f.hit("Units.SetProperties"); err != nil {
 		return err

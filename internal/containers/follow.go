@@ -118,7 +118,10 @@ func (m *Manager) look(ctx context.Context, c *Container, change units.Change) e
 		m.unfreezeToEnd(ctx, c, change.State)
 		return nil // nothing follows from it
 	}
-	u, err := m.o.Units.State(ctx, unitName(c.id))
+	if !change.Removed && oldNews(c.Status(), change.State) {
+		return nil
+	}
+	u, err := m.unitState(ctx, c)
 	gone := errdefs.IsNotFound(err)
 	switch {
 	case err != nil && !gone:
@@ -136,6 +139,26 @@ func (m *Manager) look(ctx context.Context, c *Container, change units.Change) e
 		m.finish(ctx, c)
 	}
 	return nil
+}
+
+// oldNews says whether an announcement tells no more than that what runs is running.
+func oldNews(cur Status, u units.State) bool {
+	return cur.State == container.StateRunning && u.ActiveState == "active" && u.FreezerState == "running" &&
+		u.MainPID != 0 && int(u.MainPID) == cur.Pid && u.InvocationID == cur.InvocationID && int(u.NRestarts) <= cur.RestartCount
+}
+
+// unitState is how things are with the container's unit. Without a restart policy the last announcement is all that
+// there is to know: nothing follows an end. It saves two round trips, and PID 1 some twenty questions.
+func (m *Manager) unitState(ctx context.Context, c *Container) (units.State, error) {
+	c.mu.Lock()
+	policy := c.record.HostConfig
+	c.mu.Unlock()
+	if policy != nil && !restarts(policy.RestartPolicy) {
+		if u, ok := m.o.Units.Known(unitName(c.id)); ok && settled(u) && ended(u) {
+			return u, nil
+		}
+	}
+	return m.o.Units.State(ctx, unitName(c.id))
 }
 
 // observe brings the container up to what systemd says of its unit; gone says

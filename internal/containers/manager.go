@@ -38,6 +38,7 @@ type Units interface {
 	Freeze(ctx context.Context, name string) error
 	Thaw(ctx context.Context, name string) error
 	State(ctx context.Context, name string) (units.State, error)
+	Known(name string) (units.State, bool)
 	List(ctx context.Context, pattern string) (map[string]units.State, error)
 	ReloadUnits(ctx context.Context) error
 	SetProperties(ctx context.Context, name string, props []units.Property) error

@@ -176,6 +176,9 @@ const (
 // settledState is the state of a unit that has been started. A container that was over at once is waited for, so
 // that whoever asks after the start gets its exit code and not that it has never run.
 func (m *Manager) settledState(ctx context.Context, name string) (units.State, error) {
+	if u, ok := m.o.Units.Known(name); ok && u.ActiveState == "active" && u.MainPID != 0 {
+		return u, nil // as of the end of its start, or later
+	}
 	for deadline := time.Now().Add(settleTimeout); ; {
 		u, err := m.o.Units.State(ctx, name)
 		if err != nil || settled(u) || time.Now().After(deadline) {

@@ -3,6 +3,7 @@ package units
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 
@@ -21,10 +22,17 @@ type link struct {
 
 // dialLink connects and authenticates. The connection lives until its Close; ctx limits only the dialling. onJob gets each JobRemoved, on
 // the reader's goroutine, and must return at once.
-func dialLink(ctx context.Context, socket string, onJob func(job dbus.ObjectPath, result string)) (*link, error) {
+// f says which announcements are heard.
+func dialLink(ctx context.Context, socket string, f *filter, onJob func(job dbus.ObjectPath, result string)) (*link, error) {
 	l := &link{inbox: newQueue[*dbus.Signal]()}
-	conn, err := dbus.Dial("unix:path="+dbus.EscapeBusAddressValue(socket), dbus.WithSignalHandler(&receiver{l.inbox, onJob}))
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
+		return nil, err
+	}
+	conn, err := dbus.NewConn(newWire(raw, f), dbus.WithSignalHandler(&receiver{l.inbox, onJob}))
+	if err != nil {
+		raw.Close()
 		return nil, err
 	}
 	// The conversation of Auth knows no context: the end of ctx closes the connection under it.

@@ -27,6 +27,7 @@ type Manager struct {
 	log    *slog.Logger
 	socket string
 	jobs   jobs
+	heard  filter // of every connection
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 
@@ -90,7 +91,7 @@ func (m *Manager) Version() int {
 func (m *Manager) dial(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	l, err := dialLink(ctx, m.socket, m.jobs.finished)
+	l, err := dialLink(ctx, m.socket, &m.heard, m.jobs.finished)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +168,7 @@ func (m *Manager) serve(ctx context.Context, l *link, t *tracker, resync bool) {
 	listings := make(chan listing, 1)
 	listing := false // a goroutine is at work that will put its result, or its failure, into listings
 	again := resync
-	t.connected()
+	t.connected(resync)
 	defer func() {
 		l.close()
 		if listing {
@@ -203,6 +204,10 @@ func (m *Manager) serve(ctx context.Context, l *link, t *tracker, resync bool) {
 				m.log.Error("Cannot list units after a reload of systemd", "error", result.err)
 			}
 		case request := <-m.requests:
+			// Whoever asks knows what was said before, such as the result of a job.
+			for _, sig := range l.inbox.take() {
+				again = t.signal(sig) || again
+			}
 			request(t)
 		}
 	}

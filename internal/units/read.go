@@ -29,6 +29,14 @@ func (m *Manager) State(ctx context.Context, name string) (State, error) {
 	return s, nil
 }
 
+// Known is the state of a watched unit as PID 1 last announced it, which costs nothing: no question is asked. After a job's end it is of
+// that moment, or a later one. It is false if there was no announcement, or one may have been missed; then State tells.
+// LoadState, Description and ControlGroup are not announced, see [Change].
+func (m *Manager) Known(name string) (s State, ok bool) {
+	m.do(func(t *tracker) { s, ok = t.known(name) })
+	return s, ok
+}
+
 // ServiceProperty reads one property of a service: of its Service interface, or of its Unit interface if the former has none of that name. A unit
 // that is not loaded gets loaded.
 func (m *Manager) ServiceProperty(ctx context.Context, unit, property string) (dbus.Variant, error) {

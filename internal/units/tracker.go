@@ -15,6 +15,7 @@ type tracker struct {
 	watches   []*Watch
 	units     map[string]*tracked
 	reloading bool // between the two Reloading signals of a daemon-reload
+	behind    bool // announcements were missed, and resync has not come yet
 }
 
 type tracked struct {
@@ -48,9 +49,9 @@ func (t *tracker) closeAll() {
 	t.watches = nil
 }
 
-// connected begins a new connection, with numbers of its own.
-func (t *tracker) connected() {
-	t.reloading = false
+// connected begins a new connection, with numbers of its own; missed says that something may have happened since the one before.
+func (t *tracker) connected(missed bool) {
+	t.reloading, t.behind = false, missed
 	for _, u := range t.units {
 		u.seq = 0
 	}
@@ -87,7 +88,7 @@ func (t *tracker) signal(sig *dbus.Signal) (resync bool) {
 		if dbus.Store(sig.Body, &active) != nil {
 			return false
 		}
-		t.reloading = active
+		t.reloading, t.behind = active, true
 		return !active
 	}
 	return false
@@ -153,6 +154,15 @@ func (u *tracked) notStarted() bool {
 	return s.MainPID != 0 || newRun && (s.ExecMainExit.IsZero() || s.ExecMainExit.Equal(u.told.ExecMainExit))
 }
 
+// known is what was last delivered of a unit; false if it is not certain that nothing has happened since that was announced.
+func (t *tracker) known(name string) (State, bool) {
+	u := t.units[name]
+	if u == nil || !u.haveTold || t.reloading || t.behind {
+		return State{}, false
+	}
+	return u.told, true
+}
+
 // froze takes over what Freeze or Thaw achieved, if PID 1 has not announced it.
 func (t *tracker) froze(name, state string) {
 	if u := t.units[name]; u != nil && u.state.ActiveState != "inactive" && u.state.ActiveState != "failed" {
@@ -194,6 +204,7 @@ func (t *tracker) baseline(l listing) {
 
 // resync compares a listing of everything that is watched with what is known, and delivers the differences and the Resync.
 func (t *tracker) resync(l listing) {
+	t.behind = false
 	for name, read := range l.units {
 		u := t.units[name]
 		switch {

@@ -44,6 +44,7 @@ func (m *Manager) Watch(prefix string) *Watch {
 		ended:   make(chan struct{}),
 	}
 	go w.pump(c)
+	m.heard.add(prefix)
 	if !m.do(func(t *tracker) { t.add(w) }) {
 		w.end()
 	}
