@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // wire is the connection as godbus reads it. It does two things that make what PID 1 says cheaper to hear:
@@ -53,6 +56,35 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.in.Read(p[:min(int64(len(p)), w.left)])
 	w.left -= int64(n)
 	return n, err
+}
+
+// Write sends what godbus has to say. The line that ends the authentication is read by PID 1 before anything follows it: a
+// call that comes in one read with it would lie in a buffer of systemd's until there is more to read.
+func (w *wire) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	if err == nil && string(p) == "BEGIN\r\n" {
+		err = w.awaitRead()
+	}
+	return n, err
+}
+
+// awaitRead waits until the other side has read all that was written. There is nothing to wait for but time; it takes PID 1 less than a millisecond.
+// The end of the dialling, which closes the connection, is the end of this too.
+func (w *wire) awaitRead() error {
+	conn, err := w.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		unread, ioctlErr := 0, error(nil)
+		if err := conn.Control(func(fd uintptr) { unread, ioctlErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil {
+			return err
+		}
+		if ioctlErr != nil || unread == 0 {
+			return ioctlErr
+		}
+		time.Sleep(pause)
+	}
 }
 
 // fixedHeader is the size of the part of a message's header that is always there, up to and with the length of its fields.
