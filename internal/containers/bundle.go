@@ -23,7 +23,7 @@ import (
 const (
 	againScript  = "again"  // ExecCondition=, with a restart policy: whether systemd may start the container
 	createScript = "create" // ExecStart=: opens the FIFOs by path and makes the container
-	startScript  = "start"  // ExecStartPost=: lets the container's own process begin
+	startScript  = "start"  // ExecStartPost=, unless lrd does it: lets the container's own process begin
 	exitedScript = "exited" // ExecStopPost=: notes the exit and puts the runtime's state away
 
 	// runtimeLog is where the runtime writes why it failed.
@@ -45,6 +45,8 @@ type bundle struct {
 	health   *health.Script // nil without a health check
 	// endedMark is a file that keeps the container's names from being told; "" if it has none.
 	endedMark string
+	// held says that lrd lets the container's process begin; see heldFile.
+	held bool
 }
 
 // bundleOf is the bundle of a container, but for the Spec.
@@ -65,12 +67,14 @@ func (b bundle) path(name string) string { return filepath.Join(b.dir, name) }
 func (b bundle) command() []string {
 	args := append([]string{b.runtime.Path}, b.runtime.Args...)
 	args = append(args, "--root", b.root)
-	if filepath.Base(b.runtime.Path) == "crun" {
+	if b.isCrun() {
 		// The unit's control group is systemd's; the container's limits are the unit's properties.
 		args = append(args, "--cgroup-manager=disabled")
 	}
 	return args
 }
+
+func (b bundle) isCrun() bool { return filepath.Base(b.runtime.Path) == "crun" }
 
 // logging is command with the runtime's errors going to its log, from where Start takes them.
 func (b bundle) logging() []string {
@@ -86,19 +90,25 @@ func (b bundle) write() error {
 	if err := os.MkdirAll(b.path("bundle"), 0o700); err != nil {
 		return err
 	}
-	for name, data := range map[string]string{
+	files := map[string]string{
 		"bundle/config.json": string(config),
 		createScript:         b.create(),
 		startScript:          b.start(),
-	} {
+		againScript:          b.again(),
+		exitedScript:         b.exited(),
+	}
+	if b.held {
+		files[heldFile] = ""
+	}
+	for name, data := range files {
 		if err := os.WriteFile(b.path(name), []byte(data), 0o600); err != nil {
 			return err
 		}
 	}
-	return b.writePolicy()
+	return nil
 }
 
-// writePolicy puts the scripts on disk that depend on the restart policy. systemd
+// writePolicy replaces the scripts on disk that depend on the restart policy. systemd
 // may be about to run the ones that are there.
 func (b bundle) writePolicy() error {
 	return errors.Join(
@@ -128,6 +138,8 @@ func (b bundle) create() string {
 	if b.endedMark != "" {
 		fmt.Fprintf(&s, "rm -f %s\n", quote(b.endedMark))
 	}
+	// What a run before has left, whose end was not put away; see exited.
+	fmt.Fprintf(&s, "[ ! -e %s ] || %s\n", quote(filepath.Join(b.root, b.id)), quoteAll(append(b.command(), "delete", "--force", b.id)))
 	args := append(b.logging(),
 		"create", "--bundle", b.path("bundle"), "--pid-file", b.path(pidFile))
 	if b.tty {
@@ -137,7 +149,14 @@ func (b bundle) create() string {
 	group := groupPath(b.id)
 	fmt.Fprintf(&s, "{ mkdir -p %s && echo 0 >%[1]s/cgroup.freeze && echo $$ >%[1]s/cgroup.procs; } 2>/dev/null\n", group)
 	s.WriteString(openStreams(b.path, b.tty, b.stdin))
-	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
+	create := quoteAll(append(args, b.id))
+	if !b.held {
+		return s.String() + "exec " + create + "\n"
+	}
+	// Without lrd the process begins once systemd has taken this one's end, and with it the PID file, in.
+	fmt.Fprintf(&s, "[ ! -e %s ] || exec %s\n%[2]s || exit\n", quote(b.path(heldFile)), create)
+	fmt.Fprintf(&s, "{\n\twhile kill -0 $$ 2>/dev/null; do sleep 0.01; done\n\t%s || kill -s KILL \"$(cat %s)\"\n} &\n",
+		quoteAll(append(b.logging(), "start", b.id)), quote(b.path(pidFile)))
 	return s.String()
 }
 
@@ -160,11 +179,12 @@ func (b bundle) exited() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Notes the exit of container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\n", b.name)
 	fmt.Fprintf(&s, "oom=0\nif [ -r %s ]; then\n\twhile read -r key value; do [ \"$key\" = oom_kill ] && oom=$value; done <%s\nfi\n", events, events)
-	if restarts(b.policy) {
+	if !restarts(b.policy) {
+		s.WriteString(timeOfExit(b.path(exitsFile)))
+	} else {
 		fmt.Fprintf(&s, "at=$(systemctl show --property=ExecMainExitTimestamp --value --timestamp=us+utc %s 2>/dev/null) &&\n\t", unitName(b.id))
-		s.WriteString("[ -n \"$at\" ] && at=$(date -d \"$at\" +%s.%N 2>/dev/null) || ")
+		s.WriteString("[ -n \"$at\" ] && at=$(date -d \"$at\" +%s.%N 2>/dev/null) || at=$(date +%s.%N)\n")
 	}
-	s.WriteString("at=$(date +%s.%N)\n")
 	s.WriteString(noteExit(b.path(exitsFile)))
 	if b.health != nil {
 		s.WriteString(b.health.End())
@@ -173,7 +193,10 @@ func (b bundle) exited() string {
 		// Not with ":": where that cannot open its output, the shell ends (POSIX, "Consequences of Shell Errors"), and the rest is not done.
 		fmt.Fprintf(&s, "{ true >%s; } 2>/dev/null\n", quote(b.endedMark))
 	}
-	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
+	if restarts(b.policy) || !b.isCrun() || b.spec == nil || b.spec.Hooks != nil {
+		fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
+	}
+	// Otherwise the runtime's state is all that there is to put away, and lrd does that; crun's command takes longer than all the rest here.
 	return s.String()
 }
 
@@ -195,6 +218,12 @@ func openStreams(path func(string) string, tty, stdin bool) string {
 		in = fmt.Sprintf("exec 9<>%s <%s 9>&-\n", fifo, fifo)
 	}
 	return in + fmt.Sprintf("exec 1<>%s 2<>%s\n", quote(path(fdStdout)), quote(path(fdStderr)))
+}
+
+// timeOfExit is the part of a script in ExecStopPost= that has the time of the end be noted in a file
+// beside the list, as its time of change. A shell has no clock, and date(1) takes more processor time than the rest of the script.
+func timeOfExit(list string) string {
+	return fmt.Sprintf("at=-\n{ true >%s-\"${INVOCATION_ID:--}\"; } 2>/dev/null\n", quote(list))
 }
 
 // noteExit is the part of a script in ExecStopPost= that adds to a

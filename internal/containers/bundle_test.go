@@ -158,6 +158,7 @@ func TestScriptsQuote(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), hostile)
 	b := bundleIn(t, dir, func(b *bundle) {
 		b.runtime.Args = []string{hostile, "", "--x=" + hostile}
+		b.policy.Name = container.RestartPolicyAlways
 	})
 	b.pipe(t, fdStdout)
 	b.pipe(t, fdStderr)
@@ -226,7 +227,9 @@ func TestExitedScript(t *testing.T) {
 			for _, e := range [][]string{env("success", "exited", "0"), env("exit-code", "exited", "7"), env("signal", "killed", "TERM"), nil} {
 				runScript(t, b.path(exitedScript), append(e, "PATH="+path+":"+os.Getenv("PATH"))...)
 			}
-			assert.Check(t, is.DeepEqual(b.args(t), []string{"--root", b.root, "--cgroup-manager=disabled", "delete", "--force", b.id}))
+			if policy == "always" {
+				assert.Check(t, is.DeepEqual(b.args(t), []string{"--root", b.root, "--cgroup-manager=disabled", "delete", "--force", b.id}))
+			}
 			assert.Check(t, is.Len(strings.Split(strings.TrimSpace(b.read(t, exitsFile)), "\n"), 4))
 			notes, err := readExits(b.path(exitsFile))
 			assert.NilError(t, err)
@@ -250,7 +253,7 @@ func TestExitedScriptWithoutNames(t *testing.T) {
 	dir := t.TempDir()
 	for _, where := range []string{dir, filepath.Join(dir, "nowhere")} {
 		mark := filepath.Join(where, "mark")
-		b := bundleIn(t, t.TempDir(), func(b *bundle) { b.endedMark = mark })
+		b := bundleIn(t, t.TempDir(), func(b *bundle) { b.endedMark, b.policy.Name = mark, container.RestartPolicyAlways })
 		runScript(t, b.path(exitedScript))
 		assert.Check(t, is.DeepEqual(b.args(t), []string{"--root", b.root, "--cgroup-manager=disabled", "delete", "--force", b.id}))
 		_, err := os.Stat(mark)

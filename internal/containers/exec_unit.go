@@ -32,8 +32,8 @@ func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
 	for name, data := range map[string][]byte{
 		"process.json": data,
 		execScript:     []byte(e.script(b, status.Pid)),
-		exitedScript: []byte(fmt.Sprintf("# Notes the exit of a command in container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\noom=0\nat=$(date +%%s.%%N)\n%s",
-			r.Name, noteExit(e.path(exitsFile)))),
+		exitedScript: []byte(fmt.Sprintf("# Notes the exit of a command in container %s. Written by lrd; run by systemd as ExecStopPost= of its unit.\noom=0\n%s%s",
+			r.Name, timeOfExit(e.path(exitsFile)), noteExit(e.path(exitsFile)))),
 	} {
 		if err := os.WriteFile(e.path(name), data, 0o600); err != nil {
 			return err

@@ -20,7 +20,9 @@ import (
 //
 //	INVOCATION_ID SECONDS.NANOSECONDS SERVICE_RESULT EXIT_CODE EXIT_STATUS OOM_KILLS
 //
-// with the variables that systemd gives to ExecStopPost= (systemd.exec(5)).
+// with the variables that systemd gives to ExecStopPost= (systemd.exec(5)). "-"
+// instead of a time says that it is the time of change of a file beside the list,
+// with a dash and the invocation after its name.
 const exitsFile = "exits"
 
 // unknown stands in it for what systemd has not said.
@@ -29,7 +31,7 @@ const unknown = "-"
 // exitNote is one line of it.
 type exitNote struct {
 	invocation string
-	at         time.Time
+	at         time.Time // zero from parseExit if it is noted beside the list
 	code       int
 	oom        bool
 }
@@ -49,10 +51,26 @@ func readExits(path string) ([]exitNote, error) {
 	sc := bufio.NewScanner(f)
 	for sc.Scan() {
 		if n, ok := parseExit(sc.Text()); ok {
+			if n.at.IsZero() {
+				n.at = timeBeside(path, n.invocation)
+			}
 			notes = append(notes, n)
 		}
 	}
 	return notes, sc.Err()
+}
+
+// fileTick is how far the time of a file may be behind: the kernel takes that of its last tick, of which there are at least a hundred a second.
+const fileTick = 10 * time.Millisecond
+
+// timeBeside is the time of an exit that is noted beside the list: not before it, so that it is not taken for that of a run before.
+func timeBeside(list, invocation string) time.Time {
+	now := time.Now()
+	info, err := os.Stat(list + "-" + invocation)
+	if err != nil || info.ModTime().Add(fileTick).After(now) {
+		return now
+	}
+	return info.ModTime().Add(fileTick)
 }
 
 func parseExit(line string) (exitNote, bool) {
@@ -60,13 +78,16 @@ func parseExit(line string) (exitNote, bool) {
 	if len(fields) != 6 {
 		return exitNote{}, false
 	}
-	sec, nsec, _ := strings.Cut(fields[1], ".")
-	s, err1 := strconv.ParseInt(sec, 10, 64)
-	ns, err2 := strconv.ParseInt(nsec, 10, 64)
-	if err1 != nil || err2 != nil || ns < 0 || ns >= int64(time.Second) {
-		return exitNote{}, false
+	n := exitNote{invocation: fields[0], oom: fields[5] != "0"}
+	if fields[1] != unknown {
+		sec, nsec, _ := strings.Cut(fields[1], ".")
+		s, err1 := strconv.ParseInt(sec, 10, 64)
+		ns, err2 := strconv.ParseInt(nsec, 10, 64)
+		if err1 != nil || err2 != nil || ns < 0 || ns >= int64(time.Second) {
+			return exitNote{}, false
+		}
+		n.at = time.Unix(s, ns)
 	}
-	n := exitNote{invocation: fields[0], at: time.Unix(s, ns), oom: fields[5] != "0"}
 	switch fields[3] {
 	case "exited":
 		code, err := strconv.Atoi(fields[4])

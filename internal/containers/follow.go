@@ -118,8 +118,11 @@ func (m *Manager) look(ctx context.Context, c *Container, change units.Change) e
 		m.unfreezeToEnd(ctx, c, change.State)
 		return nil // nothing follows from it
 	}
-	if !change.Removed && oldNews(c.Status(), change.State) {
-		return nil
+	if !change.Removed {
+		m.goOnBeginning(ctx, c, change.State)
+		if oldNews(c.Status(), change.State) {
+			return nil
+		}
 	}
 	u, err := m.unitState(ctx, c)
 	gone := errdefs.IsNotFound(err)

@@ -72,8 +72,9 @@ func (m *Manager) prepare(ctx context.Context, r *Record, cfg *config.Config, un
 	b = m.bundleOf(r)
 	b.spec = spec
 	b.endedMark = run.endedMark()
+	b.held = b.holds()
 	undo.add(func() { _ = os.RemoveAll(b.dir) })
-	for _, stale := range []string{exitsFile, stoppingFile} {
+	for _, stale := range []string{exitsFile, stoppingFile, heldFile} {
 		if err := os.Remove(b.path(stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return b, limits, nil, err
 		}

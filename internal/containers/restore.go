@@ -232,6 +232,7 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 		m.reopen(ctx, k)
 		k.c.adoptRun(k.ends)
 		m.lookHealth(k.c)
+		m.goOnBeginning(ctx, k.c, *k.e.unit)
 		m.observe(ctx, k.c, *k.e.unit, false)
 	case Over:
 		m.reopen(ctx, k)

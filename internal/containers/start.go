@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -132,6 +133,12 @@ func (m *Manager) launch(ctx context.Context, c *Container) (err error) {
 	props := unitProperties(r, b, stopSignal, stopTimeout(r, StopOptions{}, cfg), limits, m.o.Units.Version())
 	if err := m.startUnit(ctx, c, b, props); err != nil {
 		return err
+	}
+	if b.held {
+		if err := b.letBegin(ctx); err != nil {
+			// It waits, and would not end for a stop signal.
+			return errors.Join(err, m.o.Units.Kill(ctx, unitName(c.id), units.KillMain, syscall.SIGKILL))
+		}
 	}
 	// From here on there is a container: what fails now must not take it back.
 	undo = nil

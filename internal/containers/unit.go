@@ -33,7 +33,6 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 		units.String("PIDFile", b.path(pidFile)),
 		units.Bool("Delegate", true),
 		units.Exec("ExecStart", false, "/bin/sh", b.path(createScript)),
-		units.Exec("ExecStartPost", false, "/bin/sh", b.path(startScript)),
 		units.Exec("ExecStopPost", true, "/bin/sh", b.path(exitedScript)),
 		units.USec("TimeoutStartUSec", startTimeout),
 		units.USec("TimeoutStopUSec", stopTimeout),
@@ -43,6 +42,9 @@ func unitProperties(r Record, b bundle, stopSignal syscall.Signal, stopTimeout t
 		units.String("OOMPolicy", "continue"),
 		units.String("SyslogIdentifier", r.Name),
 		units.Fields("LogExtraFields", "CONTAINER_ID="+r.ID[:12], "CONTAINER_ID_FULL="+r.ID, "CONTAINER_NAME="+r.Name, "IMAGE_NAME="+r.Config.Image),
+	}
+	if !b.held {
+		props = append(props, units.Exec("ExecStartPost", false, "/bin/sh", b.path(startScript)))
 	}
 	props = append(props, restartProperties(restart, b, systemd)...)
 	return append(props, limitProperties(limits)...)

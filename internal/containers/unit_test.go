@@ -45,7 +45,6 @@ func TestUnitProperties(t *testing.T) {
 			`PIDFile="/run/x/pid"`,
 			`Delegate=true`,
 			`ExecStart=[("/bin/sh", ["/bin/sh", "/run/x/create"], false)]`,
-			`ExecStartPost=[("/bin/sh", ["/bin/sh", "/run/x/start"], false)]`,
 			`ExecStopPost=[("/bin/sh", ["/bin/sh", "/run/x/exited"], true)]`,
 			`TimeoutStartUSec=@t 300000000`,
 			`TimeoutStopUSec=@t 18446744073709551615`,
@@ -54,10 +53,15 @@ func TestUnitProperties(t *testing.T) {
 			`OOMPolicy="continue"`,
 			`SyslogIdentifier="web"`,
 			`LogExtraFields=["CONTAINER_ID=1234567890ab" "CONTAINER_ID_FULL=`+r.ID+`" "CONTAINER_NAME=web" "IMAGE_NAME=app:1"]`,
+			`ExecStartPost=[("/bin/sh", ["/bin/sh", "/run/x/start"], false)]`,
 			`Restart="no"`,
 			`RemainAfterExit=true`,
 			`TasksMax=@t 18446744073709551615`,
 		)))
+		held := b
+		held.held = true
+		got = written(unitProperties(r, held, syscall.SIGINT, -1, oci.Limits{}, systemd))
+		assert.Check(t, !strings.Contains(got, "ExecStartPost="))
 	}
 }
 
