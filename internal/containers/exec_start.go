@@ -227,7 +227,7 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 	m.publishExec(e, events.ActionExecStart, at, nil)
 	e.note(func(*execRecord) {})
 	close(e.started)
-	// The kernel takes some 10 ms to move a process (it waits for all processors), which nobody has to wait for.
+	// Nobody has to wait for that; a daemon that is killed before does it at its next start.
 	m.workers.Go(func() { m.bringRuntimeHome(ctx, e) })
 }
 

@@ -25,7 +25,7 @@
 // A notification is a datagram without an answer. Two checks make one of it:
 //
 //   - a barrier (sd_notify_barrier(3)): systemd closes the write end of a pipe when it has come to that message, thus everything sent
-//     before it has been processed. Every method that changes the store ends with one, and a barrier that does not come is an error;
+//     before it has been processed. Every method that changes the store ends with one, unless the count proves as much, and a barrier that does not come is an error;
 //   - a count (the unit's property NFileDescriptorStore): "processed" is not "kept". Over FileDescriptorStoreMax= systemd closes what it was sent and
 //     says so in its own log only; a descriptor of an open file description that is already stored is skipped in silence, under whatever name. [Store.Put]
 //     and [Store.PutAll] compare the count before and after, and report [ErrRefused].

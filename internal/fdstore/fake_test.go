@@ -138,6 +138,15 @@ func (f *fakePID1) log() []string {
 	return messages
 }
 
+// put is log without the barrier at its end, which is there if the descriptors had not been handled when they were counted.
+func (f *fakePID1) put() []string {
+	messages := f.log()
+	if n := len(messages); n > 0 && strings.HasPrefix(messages[n-1], "BARRIER") {
+		return messages[:n-1]
+	}
+	return messages
+}
+
 // openFiles returns n open files of descriptions of their own.
 func openFiles(t testing.TB, n int) []*os.File {
 	files := make([]*os.File, n)

@@ -55,7 +55,7 @@ func (s *Store) Put(ctx context.Context, name string, files ...*os.File) error {
 	return s.PutAll(ctx, items)
 }
 
-// PutAll is Put for descriptors of several names, with one barrier and one count for all of them.
+// PutAll is Put for descriptors of several names, with one count, and at most one barrier, for all of them.
 func (s *Store) PutAll(ctx context.Context, items []Item) error {
 	if err := checkItems(items); err != nil {
 		return fmt.Errorf("cannot store descriptors: %w", err)
@@ -155,14 +155,23 @@ func (s *Store) putLocked(ctx context.Context, items []Item) error {
 			return err
 		}
 	}
+	if s.count == nil {
+		return s.settleLocked(ctx)
+	}
+	// PID 1 looks at notifications first: when it answers, it has mostly come to all of them, and a count that says so needs no barrier. For
+	// each barrier, systemd 257 makes a process that closes its pipe.
+	after, err := s.Count(ctx)
+	if err != nil {
+		return err
+	}
+	if int64(after)-int64(before) == int64(len(items)) {
+		s.unsettled = false
+		return nil
+	}
 	if err := s.settleLocked(ctx); err != nil {
 		return err
 	}
-	if s.count == nil {
-		return nil
-	}
-	after, err := s.Count(ctx)
-	if err != nil {
+	if after, err = s.Count(ctx); err != nil {
 		return err
 	}
 	if kept := int64(after) - int64(before); kept < int64(len(items)) {
