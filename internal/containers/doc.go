@@ -21,8 +21,10 @@
 //	ExecCondition=  sh again    only with a restart policy: not while it is being
 //	                            stopped, nor more often than the policy allows
 //	ExecStart=      sh create   opens the FIFOs by path, runs `crun create`
-//	ExecStartPost=  sh start    runs `crun start`: the container's own process begins
-//	ExecStopPost=   sh exited   notes the exit, runs `crun delete`
+//	ExecStartPost=  sh start    only with a restart policy or a health check: runs `crun start`,
+//	                            and the container's own process begins; otherwise lrd lets it
+//	                            begin when the unit is up, see heldFile
+//	ExecStopPost=   sh exited   notes the exit; with a restart policy runs `crun delete`
 //
 // `docker update` changes the unit's properties, and its restart policy by a
 // drop-in, as systemd takes that in no other way from a unit that is there. What
@@ -74,10 +76,10 @@
 //	    hostname hosts resolv.conf   mounted into the container
 //	<data-root>/containers/<id>.removed/  on its way out
 //	<exec-root>/containers/<id>/     one run; gone after a reboot
-//	    bundle/config.json  again  create  start  exited
+//	    bundle/config.json  again  create  start  exited  held
 //	    stdin stdout stderr          FIFOs
 //	    console-listener console-pipe  with a TTY instead
-//	    pid  runtime.log  exits  stopping
+//	    pid  runtime.log  exits  exits-<invocation>  stopping
 //	    health/                      its health check (package health)
 //	<exec-root>/execs/<id>/          one command in a container
 //	    exec.json  process.json  exec  exited

@@ -3,6 +3,7 @@ package units
 import (
 	"encoding/hex"
 	"time"
+	"unique"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -53,7 +54,7 @@ type field struct {
 
 // fields is the one list of what State is made of: merging announcements and reading derive from it.
 var fields = []field{
-	{serviceIface, "Result", true, func(s *State, v any) { assign(&s.Result, v) }},
+	{serviceIface, "Result", true, func(s *State, v any) { assignText(&s.Result, v) }},
 	{serviceIface, "MainPID", true, func(s *State, v any) { assign(&s.MainPID, v) }},
 	{serviceIface, "ExecMainPID", true, func(s *State, v any) { assign(&s.ExecMainPID, v) }},
 	{serviceIface, "ExecMainCode", true, func(s *State, v any) { assign(&s.ExecMainCode, v) }},
@@ -61,17 +62,17 @@ var fields = []field{
 	{serviceIface, "ExecMainStartTimestamp", true, func(s *State, v any) { assignTime(&s.ExecMainStart, v) }},
 	{serviceIface, "ExecMainExitTimestamp", true, func(s *State, v any) { assignTime(&s.ExecMainExit, v) }},
 	{serviceIface, "NRestarts", true, func(s *State, v any) { assign(&s.NRestarts, v) }},
-	{serviceIface, "ControlGroup", false, func(s *State, v any) { assign(&s.ControlGroup, v) }},
-	{unitIface, "LoadState", false, func(s *State, v any) { assign(&s.LoadState, v) }},
-	{unitIface, "Description", false, func(s *State, v any) { assign(&s.Description, v) }},
+	{serviceIface, "ControlGroup", false, func(s *State, v any) { assignText(&s.ControlGroup, v) }},
+	{unitIface, "LoadState", false, func(s *State, v any) { assignText(&s.LoadState, v) }},
+	{unitIface, "Description", false, func(s *State, v any) { assignText(&s.Description, v) }},
 	{unitIface, "InvocationID", true, func(s *State, v any) {
 		if id, ok := v.([]byte); ok {
 			s.InvocationID = hex.EncodeToString(id)
 		}
 	}},
-	{unitIface, "FreezerState", true, func(s *State, v any) { assign(&s.FreezerState, v) }},
-	{unitIface, "ActiveState", true, func(s *State, v any) { assign(&s.ActiveState, v) }},
-	{unitIface, "SubState", true, func(s *State, v any) { assign(&s.SubState, v) }},
+	{unitIface, "FreezerState", true, func(s *State, v any) { assignText(&s.FreezerState, v) }},
+	{unitIface, "ActiveState", true, func(s *State, v any) { assignText(&s.ActiveState, v) }},
+	{unitIface, "SubState", true, func(s *State, v any) { assignText(&s.SubState, v) }},
 }
 
 // merge takes over every property of props that State has; the others, and what props lacks, change nothing.
@@ -92,6 +93,14 @@ func (s *State) loaded() bool {
 func assign[T any](to *T, v any) {
 	if x, ok := v.(T); ok {
 		*to = x
+	}
+}
+
+// assignText is assign for a text, which is kept for as long as the unit is known: once for all units, most of which say the same, and without the
+// 4 KiB that godbus decodes all texts of a message into.
+func assignText(to *string, v any) {
+	if x, ok := v.(string); ok {
+		*to = unique.Make(x).Value()
 	}
 }
 
