@@ -83,7 +83,7 @@ func TestNothingLeft(t *testing.T) {
 // take a moment.
 func (l *lab) assertClean() {
 	l.t.Helper()
-	const limit = 20 * time.Second
+	const limit = patience * 20 * time.Second
 	deadline := time.Now().Add(limit)
 	for {
 		left := l.leftovers()

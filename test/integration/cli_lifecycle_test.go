@@ -102,7 +102,12 @@ func TestCLILifecycle(t *testing.T) {
 		assert.Equal(t, l.docker("ps", "--quiet", "--filter", "status=paused"), l.docker("ps", "--quiet"))
 		state := l.inspect("pp").State
 		assert.Check(t, state.Paused && state.Running && state.Status == container.StatePaused, "%+v", state)
-		lines := l.docker("logs", "pp")
+		var lines string // once what it had written is in the log
+		l.eventually(30*time.Second, "the log rests", func() bool {
+			before := lines
+			lines = l.docker("logs", "pp")
+			return lines == before
+		})
 		time.Sleep(200 * time.Millisecond) // that nothing happens can only be watched
 		assert.Equal(t, l.docker("logs", "pp"), lines)
 		l.refused(1, []string{" is already paused"}, "pause", "pp")
@@ -141,7 +146,9 @@ func TestCLILifecycle(t *testing.T) {
 		assert.Equal(t, l.docker("rm", "--force", "rm"), "rm")
 		assert.Equal(t, l.docker("ps", "--all", "--quiet"), "")
 		assert.Check(t, l.tryExec("test", "-e", "/var/lib/lrd/containers/"+id).code != 0, "its directory is left")
-		assert.Check(t, is.Contains(l.exec("systemctl", "show", "--property=LoadState", "lrd-"+id+".service"), "not-found"), "its unit is left")
+		l.eventually(20*time.Second, "its unit is collected", func() bool {
+			return l.exec("systemctl", "show", "--property=LoadState", "--value", "lrd-"+id+".service") == "not-found"
+		})
 		l.refused(1, []string{"No such container: rm"}, "rm", "rm")
 	})
 
@@ -195,9 +202,10 @@ func TestCLITerminal(t *testing.T) {
 		tty := l.terminal("run", "--interactive", "--tty", "--name", "tty", "busybox", "sh")
 		tty.types("echo $((6*7)) is the answer\n", "42 is the answer")
 		tty.types("test -t 0 && test -t 1 && test -t 2 && echo all$((1)) are terminals\n", "all1 are terminals")
-		tty.types("stty size\n", "40 100")
+		// A client tells the size once the shell runs.
+		tty.types("until [ \"$(stty size)\" = '40 100' ]; do usleep 10000; done; echo the $((1))st size\n", "the 1st size")
 		assert.NilError(t, pty.Setsize(tty.master, &pty.Winsize{Rows: 30, Cols: 90}))
-		tty.until("the new size", func() bool { tty.write("stty size\n"); time.Sleep(100 * time.Millisecond); return tty.has("30 90") })
+		tty.types("until [ \"$(stty size)\" = '30 90' ]; do usleep 10000; done; echo the $((2))nd size\n", "the 2nd size")
 		tty.types("exit 3\n", "")
 		assert.Equal(t, tty.wait(), 3)
 	})
@@ -284,7 +292,7 @@ func (p *person) has(text string) bool {
 
 func (p *person) until(what string, cond func() bool) {
 	p.l.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(terminalLimit); !cond(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.l.t.Fatalf("the terminal: %s: not in time; it shows %q", what, p.seen.String())
 		}
@@ -306,7 +314,7 @@ func (p *person) wait() int {
 	select {
 	case code := <-p.ended:
 		return code
-	case <-time.After(30 * time.Second):
+	case <-time.After(terminalLimit):
 		p.l.t.Fatalf("the client does not end; the terminal shows %q", p.seen.String())
 		return 0
 	}

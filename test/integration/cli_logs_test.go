@@ -46,7 +46,13 @@ func TestCLILogs(t *testing.T) {
 	})
 
 	l.clients("times", func(t *testing.T, l *lab) {
-		l.docker("run", "--name", "tm", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.2; done")
+		// A line comes when the one before it is in the log: so each has a time of its own.
+		l.docker("run", "--detach", "--name", "tm", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; until [ -e /go$i ]; do usleep 10000; done; done")
+		root := fmt.Sprintf("/proc/%d/root", l.inspect("tm").State.Pid)
+		for i := 1; i <= 5; i++ {
+			l.said("tm", fmt.Sprint(i))
+			l.exec("touch", fmt.Sprint(root, "/go", i))
+		}
 		lines := strings.Split(l.docker("logs", "--timestamps", "tm"), "\n")
 		assert.Equal(t, len(lines), 5)
 		var times []string
@@ -78,7 +84,8 @@ func TestCLILogs(t *testing.T) {
 		assert.NilError(t, cmd.Wait(), "it ends with the container, and its exit code is not the container's")
 		assert.Equal(t, fmt.Sprint(checkCount(t, strings.NewReader(out.String()))), strings.TrimSpace(errs.String()))
 		// Of a container that has ended, it ends at once.
-		assert.Equal(t, len(strings.Split(l.docker("logs", "--follow", "--tail", "4", "ff"), "\n")), 3, "three of stdout, one of stderr")
+		tail, tailErrs := l.bytesOf(nil, "logs", "--follow", "--tail", "4", "ff")
+		assert.Equal(t, strings.Count(string(tail)+string(tailErrs), "\n"), 4, "of both streams, as they came")
 	})
 
 	l.newest("terminal", func(t *testing.T, l *lab) {

@@ -126,6 +126,6 @@ func TestCLIRefusals(t *testing.T) {
 	t.Run("nothing came of it", func(t *testing.T) {
 		l := l.in(t)
 		assert.Equal(t, l.docker("ps", "--all", "--format", "{{.Names}} {{.State}}"), "there running")
-		assert.Check(t, !strings.Contains(l.exec("journalctl", "--unit=lrd", "--no-pager"), "panic"))
+		assert.Check(t, !strings.Contains(l.journal("--unit=lrd"), "panic"))
 	})
 }

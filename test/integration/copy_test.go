@@ -30,6 +30,7 @@ func TestCopy(t *testing.T) {
 		l.docker("create", "--name", "created", "--volume", "vol:/vol", "--volume", "/srv/ro:/ro:ro", "busybox", "true")
 		l.docker("create", "--name", "sealed", "--read-only", "--volume", "vol:/vol", "busybox", "true")
 		l.docker("run", "--detach", "--name", "sealed-running", "--read-only", "--tmpfs", "/scratch", "busybox", "sleep", "10000")
+		l.eventually(time.Minute, "the container has written its file", func() bool { return l.hasFile("running", "/scratch/file") })
 		dir := t.TempDir()
 		src := filepath.Join(dir, "src")
 		assert.NilError(t, os.MkdirAll(filepath.Join(src, "sub"), 0o755))
@@ -103,8 +104,7 @@ func TestCopy(t *testing.T) {
 
 		// Nothing stays mounted of a container that does not run, and nothing of a copy on the host.
 		for _, name := range []string{"ended", "created", "sealed"} {
-			id := l.inspect(name).ID
-			assert.Check(t, is.Equal(l.tryExec("sh", "-c", "grep "+id+" /proc/self/mountinfo; ls /run/lrd/holds").stdout, ""), name)
+			l.unmounted(name)
 		}
 		l.docker("start", "created")
 	})
@@ -216,7 +216,7 @@ func TestExport(t *testing.T) {
 	}
 	assert.Check(t, is.Equal(l.fileOf("big", "/own"), "own\n"))
 	l.docker("stop", "--time", "0", "big")
-	assert.Check(t, is.Equal(l.tryExec("sh", "-c", "grep "+l.inspect("big").ID+" /proc/self/mountinfo; ls /run/lrd/holds").stdout, ""))
+	l.unmounted("big")
 
 	// What a killed daemon was copying from a container that does not run is unmounted by the next one.
 	cmd := l.dockerCmd("export", "big")
@@ -228,8 +228,16 @@ func TestExport(t *testing.T) {
 	l.kill9()
 	_, _ = io.Copy(io.Discard, out)
 	assert.Check(t, cmd.Wait() != nil)
-	l.eventually(time.Minute, "its root filesystem is unmounted", func() bool {
-		return l.tryExec("sh", "-c", "grep "+l.inspect("big").ID+" /proc/self/mountinfo; ls /run/lrd/holds").stdout == ""
+	l.unmounted("big")
+}
+
+// unmounted waits until nothing of a container is mounted, and nothing held. A client is done when it has read all, which is
+// a moment before the daemon is.
+func (l *lab) unmounted(name string) {
+	l.t.Helper()
+	id := l.inspect(name).ID
+	l.eventually(time.Minute, "nothing of "+name+" is mounted", func() bool {
+		return l.tryExec("sh", "-c", "grep "+id+" /proc/self/mountinfo; ls /run/lrd/holds").stdout == ""
 	})
 }
 

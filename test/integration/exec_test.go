@@ -131,14 +131,10 @@ func TestExecInTerminal(t *testing.T) {
 		tm.resize(40, 132)
 		tm.shell("until [ \"$(stty size)\" = '40 132' ]; do usleep 10000; done")
 		tm.shell("[ $TERM = xterm ]; echo term''=$? >/dev/tty")
-		tm.send("sleep 1000\r")
-		tm.expect("sleep 1000")
-		time.Sleep(100 * time.Millisecond) // until the shell has given it the terminal
+		tm.sleeps(l, 1000)
 		tm.send("\x03")
 		tm.shell("echo code=$?.")
-		tm.send("sleep 1001\r")
-		tm.expect("sleep 1001")
-		time.Sleep(100 * time.Millisecond)
+		tm.sleeps(l, 1001)
 		tm.send("\x1a")
 		tm.expect("Stopped")
 		tm.shell("kill -KILL %%; wait")
@@ -301,7 +297,7 @@ func TestExecEndsWithItsContainer(t *testing.T) {
 		select {
 		case code := <-ended:
 			assert.Equal(t, code, 137, "%v", args)
-		case <-time.After(30 * time.Second):
+		case <-time.After(commandTimeout):
 			t.Fatalf("%v: the client of the exec was not told", args)
 		}
 		l.docker("rm", "--force", "box")

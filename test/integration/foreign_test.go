@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,9 +26,18 @@ func (l *lab) counter(name string, args ...string) (id string) {
 // counted ends a container that counts, and checks that nothing of what it wrote is lost.
 func (l *lab) counted(name string) {
 	l.t.Helper()
+	l.counts(name, 11)
 	l.exec("touch", fmt.Sprintf("/proc/%d/root/stop", l.inspect(name).State.Pid))
 	assert.Equal(l.t, l.docker("wait", name), "0")
 	assert.Assert(l.t, checkCount(l.t, strings.NewReader(l.docker("logs", name)+"\n")) > 10)
+}
+
+// counts waits until a container has counted to n.
+func (l *lab) counts(name string, n int) {
+	l.t.Helper()
+	l.eventually(time.Minute, fmt.Sprint(name, " counts to ", n), func() bool {
+		return strings.Contains(l.docker("logs", name)+"\n", fmt.Sprintf("\n%d\n", n))
+	})
 }
 
 // says checks that a person is told of a container's reason wherever she looks.
@@ -36,7 +46,7 @@ func (l *lab) says(ref, id, reason string) {
 	assert.Check(l.t, is.Contains(l.inspect(ref).State.Error, reason))
 	// A line of docker ps has the beginning.
 	assert.Check(l.t, is.Contains(l.docker("ps", "--all", "--no-trunc", "--filter", "id="+id), reason[:min(len(reason), 40)]))
-	log := l.exec("journalctl", "--unit=lrd", "--output=cat")
+	log := l.journal("--unit=lrd")
 	assert.Check(l.t, strings.Contains(log, reason) && strings.Contains(log, id), "the log does not tell %q of %s", reason, id)
 }
 
@@ -60,6 +70,7 @@ func TestForeignRecord(t *testing.T) {
 	l := boot(t)
 	id := l.counter("one", "--restart", "always")
 	other := l.counter("other")
+	l.counts("one", 101)
 	pid, otherPid := l.inspect("one").State.Pid, l.inspect("other").State.Pid
 	address := l.inspect("one").NetworkSettings.Networks["bridge"].IPAddress.String()
 	for _, c := range []struct{ name, reason, script string }{
@@ -96,7 +107,7 @@ func TestForeignRecord(t *testing.T) {
 	l.exec("sed", "-i", `s/"major": *1/"major":7/`, record(id))
 	l.start()
 	l.docker("stop", "--time", "1", id)
-	assert.Check(t, !strings.Contains(strings.Join(l.units(), " "), id), "its unit is there still")
+	l.eventually(20*time.Second, "its unit is gone", func() bool { return !slices.Contains(l.units(), "lrd-"+id+".service") })
 	// And once the Record can be read, its end is known.
 	l.stop()
 	l.exec("cp", "/run/record.json", record(id))
@@ -127,6 +138,7 @@ func TestForeignConfiguration(t *testing.T) {
 			t.Parallel()
 			l := boot(t)
 			id := l.counter("one", "--publish", "8080:80", "--restart", "unless-stopped")
+			l.counts("one", 101)
 			l.docker("run", "--detach", "--name", "two", "busybox", "sleep", "1000")
 			l.docker("stop", "--time", "0", "two")
 			pid := l.inspect("one").State.Pid
@@ -153,7 +165,7 @@ func TestForeignConfiguration(t *testing.T) {
 			l.config(c.config)
 			l.restart()
 			l.docker("stop", "--time", "1", "one")
-			assert.Check(t, !strings.Contains(strings.Join(l.units(), " "), id), "its unit is there still")
+			l.eventually(20*time.Second, "its unit is gone", func() bool { return !slices.Contains(l.units(), "lrd-"+id+".service") })
 			l.config("")
 			l.restart()
 			assert.Equal(t, l.inspect("one").State.Status, container.StateExited)
@@ -174,7 +186,8 @@ func TestLostDescriptors(t *testing.T) {
 	l.counter("whole")
 	silent := l.counter("silent")
 	// It is deaf to the hang-up that it gets when the last one lets go of its console.
-	console := l.docker("run", "-dt", "--name", "console", "busybox", "sh", "-c", "trap '' HUP; while :; do sleep 1; done")
+	console := l.docker("run", "-dt", "--name", "console", "busybox", "sh", "-c", "trap '' HUP; echo ready; while :; do sleep 1; done")
+	l.said("console", "ready")
 	pids := map[string]int{}
 	for _, name := range []string{"whole", "silent", "console"} {
 		pids[name] = l.inspect(name).State.Pid

@@ -25,6 +25,10 @@ import (
 // that works, however busy.
 const commandTimeout = 2 * time.Minute
 
+// patience is how many times longer than a quiet machine a busy one may take for what a test waits for. It costs time only
+// where a test fails.
+const patience = 5
+
 // lab is a machine with lrd on it, and a docker client that talks to it.
 type lab struct {
 	t      *testing.T
@@ -290,10 +294,18 @@ func (l *lab) kill9() {
 	// Once the old one is reaped, its service waits to be restarted, and a start of it waits for that.
 	l.exec("sh", "-ec", `
 		old=$(systemctl show --property=MainPID --value lrd.service)
+		[ "$old" != 0 ] # or there is nothing to kill
 		systemctl kill --signal=KILL --kill-who=main lrd.service
 		while kill -0 "$old" 2>/dev/null; do sleep 0.01; done
 		systemctl start lrd.service`)
 	l.docker("version")
+}
+
+// journal is what journalctl has to tell, including all that was logged until now.
+func (l *lab) journal(args ...string) string {
+	l.t.Helper()
+	l.exec("journalctl", "--sync")
+	return l.exec(append([]string{"journalctl", "--quiet", "--no-pager", "--output=cat"}, args...)...)
 }
 
 // reload is `systemctl reload lrd`; the error is that it failed.
@@ -351,7 +363,12 @@ func (l *lab) client() *client.Client {
 // inspect is `docker inspect` of a container.
 func (l *lab) inspect(ref string) container.InspectResponse {
 	l.t.Helper()
-	r, err := l.client().ContainerInspect(l.t.Context(), ref, client.ContainerInspectOptions{})
+	c, err := client.New(client.WithHost(l.host))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer c.Close() // tests ask often, and each would keep a connection
+	r, err := c.ContainerInspect(l.t.Context(), ref, client.ContainerInspectOptions{})
 	if err != nil {
 		l.t.Fatalf("inspect %s: %v", ref, err)
 	}
@@ -359,15 +376,19 @@ func (l *lab) inspect(ref string) container.InspectResponse {
 }
 
 // eventually waits until a condition holds. The limit is for a machine that is
-// very busy: be generous.
+// quiet: see patience.
 func (l *lab) eventually(d time.Duration, what string, cond func() bool) {
 	l.t.Helper()
 	// Often at first, as most conditions hold soon; then seldom, as looking costs others their processor.
 	pause := 10 * time.Millisecond
-	for deadline := time.Now().Add(d); !cond(); time.Sleep(pause) {
-		pause = min(pause*3/2, 200*time.Millisecond)
-		if time.Now().After(deadline) {
-			l.t.Fatalf("%s: not in %s", what, d)
+	for deadline := time.Now().Add(patience * d); ; time.Sleep(pause) {
+		last := time.Now().After(deadline) // before looking, which may take long
+		if cond() {
+			return
 		}
+		if last {
+			l.t.Fatalf("%s: not in %s", what, patience*d)
+		}
+		pause = min(pause*3/2, 200*time.Millisecond)
 	}
 }

@@ -89,7 +89,7 @@ func testRotation(t *testing.T, l *lab) {
 	readers := []*pacedReader{
 		l.readPaced("rotated", 0), l.readPaced("rotated", time.Millisecond), l.readPaced("rotated", 10*time.Millisecond),
 	}
-	time.Sleep(100 * time.Millisecond) // let them begin; where they begin is the beginning in any case
+	l.streams(len(readers)) // where they begin is the beginning, as nothing is written yet
 	l.writeFile(truth+"/go", "")
 	for range rounds(t, 3, 30) {
 		l.restart() // and not SIGKILL, which may double a piece for a client, though not in the log

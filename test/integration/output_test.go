@@ -90,7 +90,7 @@ func TestOutputSurvives(t *testing.T) {
 		assert.Equal(t, after.RestartCount, 0, w.name)
 	}
 	for _, w := range writers {
-		l.docker("stop", w.name)
+		l.docker("stop", "--time", "100", w.name)
 		assert.Equal(t, l.inspect(w.name).State.ExitCode, 0, w.name)
 		written, err := strconv.Atoi(strings.TrimSpace(l.readFile(truth + "/" + w.name)))
 		assert.NilError(t, err)

@@ -21,7 +21,7 @@ func TestPausedEnds(t *testing.T) {
 		code  int
 		state container.ContainerState
 	}{
-		"stop":     {[]string{"stop", "--time", "5"}, 143, container.StateExited},
+		"stop":     {[]string{"stop", "--time", "100"}, 143, container.StateExited},
 		"stop-now": {[]string{"stop", "--time", "0"}, 137, container.StateExited},
 		"kill":     {[]string{"kill"}, 137, container.StateExited},
 		"restart":  {[]string{"restart", "--time", "0"}, 0, container.StateRunning},
@@ -29,11 +29,12 @@ func TestPausedEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := l.in(t)
-			script := "sleep 10000"
+			script := "echo ready; sleep 10000"
 			if name == "stop" {
-				script = "trap 'exit 143' TERM; while :; do sleep 1; done" // an init has no default for a signal
+				script = "trap 'exit 143' TERM; echo ready; while :; do sleep 0.1; done" // an init has no default for a signal
 			}
 			l.docker("run", "--detach", "--name", name, "--network", "none", "busybox", "sh", "-c", script)
+			l.said(name, "ready")
 			l.docker("pause", name)
 			l.restart()
 			assert.Equal(t, l.inspect(name).State.Status, container.StatePaused)
@@ -67,10 +68,11 @@ func TestPausedEnds(t *testing.T) {
 
 	t.Run("stopped by systemd", func(t *testing.T) {
 		l := l.in(t)
-		id := l.docker("run", "--detach", "--name", "polite", "--network", "none", "busybox", "sh", "-c", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done")
+		id := l.docker("run", "--detach", "--name", "polite", "--network", "none", "busybox", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done")
+		l.said("polite", "ready")
 		l.docker("pause", "polite")
 		l.exec("systemctl", "stop", "lrd-"+id)
 		l.eventually(30*time.Second, "its end is known", func() bool { return l.inspect("polite").State.Status == container.StateExited })
-		assert.Equal(t, l.docker("logs", "polite"), "bye")
+		assert.Equal(t, l.docker("logs", "polite"), "ready\nbye")
 	})
 }

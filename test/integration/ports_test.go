@@ -62,7 +62,7 @@ func TestPortsUnderLoad(t *testing.T) {
 		})
 		// Its figures come with SIGINT.
 		l.exec(append([]string{"systemd-run", "--quiet", "--collect", "--unit=" + unit, "--property=KillSignal=SIGINT", "--property=StandardOutput=file:/srv/" + unit, "--"},
-			append(place[1:], "wrk", "--threads", "1", "--connections", "4", "--duration", "10m", "--timeout", "10s", "--script", "/srv/steady.lua", "http://"+place[0]+":8080/")...)...)
+			append(place[1:], "wrk", "--threads", "1", "--connections", "4", "--duration", "1h", "--timeout", "100s", "--script", "/srv/steady.lua", "http://"+place[0]+":8080/")...)...)
 		defer func() {
 			l.exec("systemctl", "stop", unit)
 			figures := l.readFile("/srv/" + unit)

@@ -125,7 +125,7 @@ func TestReloadSignal(t *testing.T) {
 		return strings.Contains(l.systemdStatus(), "failed: /etc/lrd/lrd.toml:1: debug")
 	})
 	assert.Check(t, l.debugging(), "the old configuration stays")
-	assert.Check(t, is.Contains(l.exec("journalctl", "--unit=lrd", "--output=cat"), "/etc/lrd/lrd.toml:1: debug"))
+	assert.Check(t, is.Contains(l.journal("--unit=lrd"), "/etc/lrd/lrd.toml:1: debug"))
 	l.config("")
 	l.hangup()
 	l.eventually(20*time.Second, "debug is off", func() bool { return !l.debugging() })
@@ -204,7 +204,7 @@ func TestSwarm(t *testing.T) {
 	// systemd tries again and again; what is wrong is in the log for whoever looks.
 	l.tryExec("timeout", "3", "systemctl", "start", "lrd.service")
 	l.eventually(20*time.Second, "the log says why lrd does not start", func() bool {
-		return strings.Contains(l.exec("journalctl", "--unit=lrd", "--output=cat", "--lines=20"), swarmSentence)
+		return strings.Contains(l.journal("--unit=lrd", "--lines=20"), swarmSentence)
 	})
 	// And once it is right, it comes up by itself.
 	l.config("")

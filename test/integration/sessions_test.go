@@ -24,17 +24,25 @@ type follower struct {
 	cmd  *exec.Cmd
 	got  chan count
 	read atomic.Int64 // bytes so far
+	// again is how often what came last may come once more: see internal/sessions for what a SIGKILL does to what is in flight.
+	again int
 }
 
 // follows starts a docker command whose standard output is to count.
 func (l *lab) follows(args ...string) *follower {
 	l.t.Helper()
-	f := &follower{cmd: l.dockerCmd(args...), got: make(chan count, 1)}
+	return l.followsOver(0, args...)
+}
+
+// followsOver is follows over so many SIGKILLs of lrd.
+func (l *lab) followsOver(kills int, args ...string) *follower {
+	l.t.Helper()
+	f := &follower{cmd: l.dockerCmd(args...), got: make(chan count, 1), again: kills}
 	out, err := f.cmd.StdoutPipe()
 	assert.NilError(l.t, err)
 	f.cmd.Stderr = os.Stderr
 	assert.NilError(l.t, f.cmd.Start())
-	go func() { f.got <- countLines(io.TeeReader(out, f)) }()
+	go func() { f.got <- countRepeats(io.TeeReader(out, f)) }()
 	return f
 }
 
@@ -47,11 +55,12 @@ func (f *follower) Write(p []byte) (int, error) {
 // ends waits for its end: how far it counted, and its exit code.
 func (f *follower) ends(t *testing.T) (last, code int) {
 	t.Helper()
-	timer := time.AfterFunc(time.Minute, func() { _ = f.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience*time.Minute, func() { _ = f.cmd.Process.Kill() })
 	defer timer.Stop()
 	c := <-f.got
 	_ = f.cmd.Wait()
 	assert.NilError(t, c.err, f.cmd.Args)
+	assert.Assert(t, c.again <= f.again, "%q: what was there came again %d times", f.cmd.Args, c.again)
 	return c.last, f.cmd.ProcessState.ExitCode()
 }
 
@@ -105,6 +114,9 @@ func TestEndWhileAway(t *testing.T) {
 		assert.NilError(t, waited.Start())
 		l.streams(6) // it waits for one after the other
 		l.eventually(30*time.Second, "the command in a container runs", func() bool { return len(l.inspect("box").ExecIDs) == 1 })
+		l.eventually(30*time.Second, "the first line is on each client's screen, and on record as that", func() bool {
+			return clients["stays"].read.Load() > 0 && clients["goes"].read.Load() > 0 && clients["exec"].read.Load() > 0 && l.halfSent() == 0
+		})
 		l.away(how, func() {
 			l.writeFile(truth+"/go", "")
 			l.exec("sh", "-ec", "cd "+truth+"; until [ -e stays ] && [ -e goes ] && [ -e exec ]; do sleep 0.02; done; rm *")
@@ -205,8 +217,8 @@ func (l *lab) halfSent() (n int) {
 	assert.NilError(l.t, err)
 	for _, e := range entries {
 		record, err := os.ReadFile(l.path("/run/lrd/sessions/" + e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has just ended
+		if errors.Is(err, fs.ErrNotExist) || err == nil && len(record) < 20 {
+			continue // it has just ended, or is just beginning
 		}
 		assert.NilError(l.t, err)
 		if length, sent := binary.LittleEndian.Uint32(record[12:]), binary.LittleEndian.Uint32(record[16:]); sent < length {

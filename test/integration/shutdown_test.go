@@ -14,7 +14,7 @@ import (
 )
 
 // liveRestoreOff is a daemon that takes its containers with it.
-const liveRestoreOff = "live-restore = false\nshutdown-timeout = \"3s\"\n"
+const liveRestoreOff = "live-restore = false\nshutdown-timeout = \"6s\"\n"
 
 // eventuallyRunning waits until exactly those containers run that should.
 func (l *lab) eventuallyRunning(want map[string]bool) {
@@ -48,23 +48,24 @@ func TestShutdown(t *testing.T) {
 	run("always", "--restart", "always")
 	run("failing", "--restart", "on-failure")
 	run("by-hand", "--restart", "unless-stopped")
-	l.docker("run", "--detach", "--name", "stubborn", "busybox", "sh", "-c", "trap '' TERM; echo ready; while :; do usleep 10000; done")
+	l.docker("run", "--detach", "--name", "stubborn", "--stop-timeout", "1000", "busybox", "sh", "-c", "trap '' TERM; echo ready; while :; do usleep 10000; done")
 	l.said("stubborn", "ready")
 	l.docker("stop", "by-hand")
 
 	before := time.Now()
 	l.stop()
 	took := time.Since(before)
-	// The timeout is for all that listen to reason; the rest is what a busy machine may need to kill and put away.
-	assert.Assert(t, took >= 2*time.Second && took < 13*time.Second, "the stop took %s", took)
-	assert.Equal(t, len(l.units()), 0, "%v", l.units())
+	// In whole seconds of what the others leave. Nobody has the time that he would have by himself.
+	assert.Assert(t, took >= 2*time.Second && took < 500*time.Second, "the stop took %s", took)
+	l.eventually(20*time.Second, "no unit is left", func() bool { return len(l.units()) == 0 })
 	noted := func(file string) time.Time {
 		info, err := os.Stat(l.path(truth + "/" + file))
 		assert.NilError(t, err)
 		return info.ModTime()
 	}
-	assert.Assert(t, noted("base.told").After(noted("sharer.ended")), "a container was ended before the one that shares its network")
-	assert.Assert(t, noted("always.told").After(noted("sharer.ended")))
+	// The times of files are those of the last tick of a clock.
+	assert.Assert(t, !noted("base.told").Before(noted("sharer.ended")), "a container was ended before the one that shares its network")
+	assert.Assert(t, !noted("always.told").Before(noted("sharer.ended")))
 
 	l.start()
 	// base comes first in the alphabet only: it has no policy, and the one that shares its network cannot run without.
@@ -165,7 +166,7 @@ func TestBoot(t *testing.T) {
 	tm := l.attach("terminal")
 	tm.shell("true")
 	assert.Equal(t, l.inspect("no").State.ExitCode, 6, "it ended in peace")
-	assert.Equal(t, strings.Count(l.docker("logs", "always"), "ready"), 2, "both runs are in the log")
+	l.eventually(30*time.Second, "both runs are in the log", func() bool { return strings.Count(l.docker("logs", "always"), "ready") == 2 })
 
 	// One that a person has stopped stays so over another boot.
 	l.docker("stop", "unless")

@@ -112,7 +112,7 @@ func TestStandby(t *testing.T) {
 		person.types(fmt.Sprintf("echo again.$X.%d", n), fmt.Sprintf("again.forty-two.%d", n))
 		busy.types(fmt.Sprintf("echo ag''ain.%d", n), fmt.Sprintf("again.%d", n))
 		if !killed {
-			l.docker("stop", "counter")
+			l.docker("stop", "--time", "100", "counter")
 			counted, code := attached.ends(t)
 			assert.Equal(t, code, 3)
 			logged, _ := logs.ends(t)
@@ -120,7 +120,7 @@ func TestStandby(t *testing.T) {
 		}
 	}
 
-	l.docker("stop", "writer")
+	l.docker("stop", "--time", "100", "writer")
 	var wrote int
 	var longest time.Duration
 	_, err := fmt.Sscan(l.readFile(truth+"/writer"), &wrote, (*int64)(&longest))
@@ -190,7 +190,7 @@ func TestStandbyAway(t *testing.T) {
 	drains := func() bool {
 		l.t.Helper()
 		before := l.outputSize(id)
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(patience * 20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			if l.outputSize(id) > before {
 				return true
 			}
@@ -259,11 +259,11 @@ func TestStandbyAway(t *testing.T) {
 	assert.Check(t, rests(), "both are stopped")
 	assert.Equal(t, l.tryExec("systemctl", "is-active", "lrd-standby.service").stdout, "inactive")
 	l.start()
-	assert.Equal(t, l.tryExec("systemctl", "is-active", "lrd-standby.service").stdout, "active")
+	l.eventually(20*time.Second, "it is started with lrd", func() bool { return l.tryExec("systemctl", "is-active", "lrd-standby.service").stdout == "active" })
 	assert.Check(t, drains())
 	if l.systemd() >= 254 {
 		fine("both")
 	}
-	l.docker("stop", "counter")
+	l.docker("stop", "--time", "100", "counter")
 	assert.Check(t, checkCount(t, strings.NewReader(l.docker("logs", "counter")+"\n")) > 1000)
 }

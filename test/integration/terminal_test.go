@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -29,8 +30,8 @@ type terminal struct {
 	seen int // how far expect has come in all
 }
 
-// terminalLimit is for a machine that is very busy.
-const terminalLimit = 30 * time.Second
+// terminalLimit is how long an answer may take.
+const terminalLimit = patience * 30 * time.Second
 
 // atTerminal runs the docker client in a terminal of 24 rows and 80 columns.
 func (l *lab) atTerminal(args ...string) *terminal {
@@ -139,6 +140,29 @@ func (tm *terminal) shell(command string) {
 			tm.t.Fatalf("no answer from the shell: %q", tm.text())
 		}
 	}
+}
+
+// sleeps types a sleep of so many seconds into a shell that has job control, and waits until it has the terminal: a key
+// that makes a signal is the shell's before. No other shell of the lab may have one there.
+func (tm *terminal) sleeps(l *lab, seconds int) {
+	tm.t.Helper()
+	tm.send(fmt.Sprintf("sleep %d\r", seconds))
+	tm.expect(fmt.Sprintf("sleep %d", seconds))
+	l.in(tm.t).foreground(fmt.Sprintf("sleep %d", seconds))
+}
+
+// foreground waits until a command has the terminal that it was started at: its process group is the terminal's.
+func (l *lab) foreground(command string) {
+	l.t.Helper()
+	l.eventually(terminalLimit/patience, command+" has its terminal", func() bool {
+		for line := range strings.Lines(l.exec("ps", "-eo", "pgid=,tpgid=,stat=,args=")) {
+			f := strings.Fields(line)
+			if f[0] == f[1] && !strings.HasPrefix(f[2], "T") && strings.Join(f[3:], " ") == command {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // resize changes the terminal's size, which tells the client.

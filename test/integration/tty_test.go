@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,14 +56,10 @@ func TestConsole(t *testing.T) {
 		tm.shell("until [ \"$(stty size)\" = '" + fmt.Sprintf("%d %d", 30+i, 100+i) + "' ]; do usleep 10000; done")
 
 		// It is a controlling terminal: there is job control, and keys make signals.
-		tm.send("sleep 1000\r")
-		tm.expect("sleep 1000")
-		time.Sleep(100 * time.Millisecond) // until the shell has given it the terminal; a key before is the shell's
+		tm.sleeps(l, 1000)
 		tm.send("\x02")
 		tm.shell("echo code=$?.")
-		tm.send("sleep 1001\r")
-		tm.expect("sleep 1001")
-		time.Sleep(100 * time.Millisecond)
+		tm.sleeps(l, 1001)
 		tm.send("\x1a")
 		tm.expect("Stopped")
 		tm.shell("kill -KILL %%; wait; true </dev/tty")
@@ -85,6 +82,10 @@ func TestConsole(t *testing.T) {
 // on, at least to min. It ends the container by the file /stop.
 func (l *lab) wholeLines(name string, min int) {
 	l.t.Helper()
+	l.eventually(time.Minute, fmt.Sprint(name, " comes to ", min), func() bool {
+		n, err := strconv.Atoi(l.docker("logs", "--tail", "1", name))
+		return err == nil && n >= min // a line may be half of one
+	})
 	pid := l.inspect(name).State.Pid
 	l.exec("touch", fmt.Sprintf("/proc/%d/root/stop", pid))
 	assert.Equal(l.t, l.docker("wait", name), "0")
@@ -92,7 +93,7 @@ func (l *lab) wholeLines(name string, min int) {
 	out := l.docker("logs", name) + "\n"
 	assert.Equal(l.t, strings.Count(out, "\r\n"), strings.Count(out, "\n")-1, "the last is cut off by the test")
 	last := checkCount(l.t, strings.NewReader(strings.ReplaceAll(out, "\r\n", "\n")))
-	assert.Assert(l.t, last >= min, "%s came to %d only", name, last)
+	assert.Assert(l.t, last >= min, "%s came to %d, and there are %d in its log", name, min, last)
 }
 
 // TestRunInTerminal is `docker run -it`, as a person does it.

@@ -47,7 +47,7 @@ func TestVolumes(t *testing.T) {
 		l.eventually(time.Minute, "the volumes are unmounted", func() bool { return !mounted("ram") && !mounted("bound") })
 		// A copy mounts it for as long as it takes.
 		assert.Check(t, is.Equal(l.fileOf("one", "/bound/file"), "bound\n"))
-		assert.Check(t, !mounted("bound"))
+		l.eventually(time.Minute, "the volume is unmounted", func() bool { return !mounted("bound") })
 		l.docker("rm", "one")
 		l.docker("volume", "create", "--opt", "type=none", "--opt", "device=/no/where", "--opt", "o=bind", "wrong")
 		l.refused(1, []string{"failed to mount local volume", "no such file or directory"}, "create", "--volume", "wrong:/x", "busybox")
@@ -94,7 +94,9 @@ func TestVolumes(t *testing.T) {
 		l.docker("stop", "--time", "0", "part")
 		assert.Check(t, is.Equal(l.fileOf("part", "/s/file"), "part\n"))
 		l.docker("rm", "part")
-		assert.Check(t, is.Equal(l.exec("sh", "-c", "ls /run/lrd/mounts 2>/dev/null; grep -c /run/lrd/mounts /proc/self/mountinfo || true"), "0"))
+		l.eventually(time.Minute, "no part is mounted", func() bool {
+			return l.exec("sh", "-c", "ls /run/lrd/mounts 2>/dev/null; grep -c /run/lrd/mounts /proc/self/mountinfo || true") == "0"
+		})
 		l.docker("volume", "rm", "shared")
 	})
 
