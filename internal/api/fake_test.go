@@ -478,7 +478,7 @@ func (w *world) serve(t testing.TB) *world {
 		for _, c := range all {
 			w.containers.exit(c, 137)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		assert.Check(t, w.Shutdown(ctx))
 		assert.Check(t, <-served)

@@ -90,9 +90,9 @@ func TestTransfersEndWithTheDaemon(t *testing.T) {
 			return poll.Continue("%d requests", n)
 		}
 		return poll.Success()
-	}, poll.WithTimeout(20*time.Second))
+	}, poll.WithTimeout(time.Minute))
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	assert.NilError(t, <-w.shut(ctx))
 	answer := <-loaded

@@ -52,7 +52,7 @@ func bundleIn(t *testing.T, dir string, change func(*bundle)) bundle {
 // runScript runs a script as systemd does.
 func runScript(t *testing.T, path string, env ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sh := exec.CommandContext(ctx, "/bin/sh", path)
 	sh.Dir = t.TempDir()

@@ -82,12 +82,10 @@ func TestHoldRootfs(t *testing.T) {
 	_, _, err = w.m.holdRootfs(t.Context(), c) // never released: the daemon is killed
 	assert.NilError(t, err)
 	w.restart(nil)
-	for deadline := time.Now().Add(10 * time.Second); mounted() && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	assert.Check(t, !mounted())
-	_, err = os.Lstat(filepath.Join(w.m.holdsDir(), id))
-	assert.Check(t, is.ErrorIs(err, os.ErrNotExist))
+	eventually(t, "unmounted, and not noted any more", func() bool {
+		_, err := os.Lstat(filepath.Join(w.m.holdsDir(), id))
+		return !mounted() && errors.Is(err, os.ErrNotExist)
+	})
 }
 
 func TestImageConfig(t *testing.T) {

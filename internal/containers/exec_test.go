@@ -156,7 +156,7 @@ func TestExecOverAtOnce(t *testing.T) {
 	a, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
 	assert.NilError(t, err)
 	<-a.Done
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err = a.Output.Next(ctx)
 	assert.ErrorIs(t, err, io.EOF)

@@ -70,7 +70,7 @@ func (w *world) record(id string) Record {
 // eventually waits for something that others bring about. The limit is for a machine that is busy.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)
 		}
@@ -128,7 +128,7 @@ func (w *world) isGone(id string) {
 // heardOf waits until exactly these actions of a container were published.
 func (w *world) heardOf(id string, want ...events.Action) {
 	w.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !slices.Equal(w.events.actions(id), want) && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
@@ -164,7 +164,7 @@ func answered(t *testing.T, responses <-chan container.WaitResponse, code int64)
 	select {
 	case r := <-responses:
 		assert.Check(t, is.Equal(r.StatusCode, code))
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the wait does not end")
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -35,12 +34,7 @@ func TestVolumeIsMountedWhileItIsUsed(t *testing.T) {
 	}
 	ended := func(id string) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			if r, _ := w.container(id).snapshot(); r.Run == nil {
-				return
-			}
-			assert.Assert(t, time.Now().Before(deadline), "its run is not put away")
-		}
+		eventually(t, "its run is put away", func() bool { return w.record(id).Run == nil })
 	}
 	one, two := w.create(withMount(mount.Mount{Type: mount.TypeVolume, Source: "ram", Target: "/a"})), w.create(withMount(mount.Mount{Type: mount.TypeVolume, Source: "ram", Target: "/b"}))
 	assert.Check(t, !mounted())

@@ -56,7 +56,7 @@ func open(t *testing.T, dir string, o Options) *Hub {
 func ids(t *testing.T, s *Subscription) []string {
 	t.Helper()
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got := []string{}
 	for {

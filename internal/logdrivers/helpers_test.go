@@ -3,6 +3,7 @@ package logdrivers
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,19 +56,53 @@ func startJournal(t *testing.T, dir string) (stop func()) {
 			if err != nil {
 				return
 			}
+			if done, ok := strings.CutPrefix(string(buf[:n]), journalSync); ok {
+				if err := os.WriteFile(done, nil, 0o600); err != nil {
+					panic(err)
+				}
+				continue
+			}
 			if _, err := told.WriteString(strconv.Quote(string(buf[:n])) + "\n"); err != nil {
 				panic(err)
 			}
 		}
 	}()
-	end := func() {
-		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // what was sent is in the socket
-		<-done
+	end := sync.OnceFunc(func() {
+		assert.Check(t, syncJournal(dir))
 		_ = conn.Close()
+		<-done
 		_ = told.Close()
-	}
+	})
 	t.Cleanup(end)
 	return end
+}
+
+// journalSync begins a message that is none, but asks for a file of the name that follows, once all that was sent before is read.
+const journalSync = "sync "
+
+// syncJournal returns when the journal has taken in what waits in its socket, as `journalctl --sync` does.
+func syncJournal(dir string) error {
+	conn, err := net.Dial("unixgram", filepath.Join(dir, "journal"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	f, err := os.CreateTemp(dir, "sync")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing was written
+	defer f.Close()
+	done := f.Name() + ".done"
+	if _, err := io.WriteString(conn, journalSync+done); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if os.Remove(done) == nil {
+			return nil
+		}
+	}
+	return errors.New("the journal does not read")
 }
 
 // told is what the journal was told, an entry each.
@@ -91,19 +127,10 @@ func told(dir string) ([]map[string]string, error) {
 	return all, nil
 }
 
-// lastTold is what the journal answers to a daemon: it waits until nothing comes any more, as `journalctl --sync` does.
+// lastTold is what the journal answers to a daemon.
 func lastTold(dir, id, epoch string) (int64, error) {
-	before := int64(-1)
-	for {
-		fi, err := os.Stat(filepath.Join(dir, "told"))
-		if err != nil {
-			return 0, err
-		}
-		if fi.Size() == before {
-			break
-		}
-		before = fi.Size()
-		time.Sleep(20 * time.Millisecond)
+	if err := syncJournal(dir); err != nil {
+		return 0, err
 	}
 	all, err := told(dir)
 	if err != nil || len(all) == 0 {
@@ -186,7 +213,7 @@ func (c *container) write(text string) {
 	want := c.stored() + int64(len(text))
 	_, err := c.stdout.WriteString(text)
 	assert.NilError(c.t, err)
-	for deadline := time.Now().Add(10 * time.Second); c.stored() < want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); c.stored() < want; time.Sleep(time.Millisecond) {
 		assert.Assert(c.t, time.Now().Before(deadline), "the store does not get it")
 	}
 }
@@ -196,7 +223,7 @@ func (c *container) stored() (n int64) { return c.log.Stats().Streams[0].Bytes }
 // wait waits until all is forwarded.
 func (c *container) wait() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	assert.NilError(c.t, c.f.Wait(ctx))
 }

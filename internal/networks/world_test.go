@@ -200,7 +200,7 @@ func (w *world) serve(path, name string, port int) {
 // What is answered is waited for, on a busy machine too; what is dropped is
 // given up soon, since an answer would come at once.
 const (
-	patience   = 10 * time.Second
+	patience   = time.Minute
 	impatience = 300 * time.Millisecond
 )
 

@@ -46,9 +46,15 @@ func TestFull(t *testing.T) {
 			return poll.Continue("not full yet")
 		}
 		return poll.Success()
-	}, poll.WithTimeout(10*time.Second), poll.WithDelay(5*time.Millisecond))
+	}, poll.WithTimeout(time.Minute), poll.WithDelay(5*time.Millisecond))
 	// Several tries later nothing has changed, and the other stream still goes.
 	write(t, pipes[1], "still here\n")
+	poll.WaitOn(t, func(poll.LogT) poll.Result {
+		if content(t, filepath.Join(dir, "log"), Stderr) != "still here\n" {
+			return poll.Continue("the other stream stands still")
+		}
+		return poll.Success()
+	}, poll.WithTimeout(time.Minute), poll.WithDelay(5*time.Millisecond))
 	time.Sleep(100 * time.Millisecond)
 	select {
 	case err := <-written:
@@ -58,7 +64,6 @@ func TestFull(t *testing.T) {
 	fi, err := os.Stat(file)
 	assert.NilError(t, err)
 	assert.Equal(t, fi.Size(), int64(fullLimit))
-	assert.Equal(t, content(t, filepath.Join(dir, "log"), Stderr), "still here\n")
 
 	write(t, in, "space\n")
 	assert.NilError(t, <-written)
@@ -67,7 +72,7 @@ func TestFull(t *testing.T) {
 			return poll.Continue("not all there")
 		}
 		return poll.Success()
-	}, poll.WithTimeout(10*time.Second), poll.WithDelay(5*time.Millisecond))
+	}, poll.WithTimeout(time.Minute), poll.WithDelay(5*time.Millisecond))
 	assert.NilError(t, in.Close())
 	var said []string
 	for out.Scan() {
@@ -112,7 +117,7 @@ func TestDrop(t *testing.T) {
 			return poll.Success()
 		}
 		return poll.Continue("not there yet")
-	})
+	}, poll.WithTimeout(time.Minute))
 	assert.NilError(t, in.Close())
 	assert.NilError(t, cmd.Wait())
 

@@ -49,7 +49,7 @@ func numbers(t testing.TB, l *Log, w io.Writer, from, to int) {
 			return poll.Continue("%d of %d bytes", at, end)
 		}
 		return poll.Success()
-	}, poll.WithDelay(time.Millisecond), poll.WithTimeout(20*time.Second))
+	}, poll.WithDelay(time.Millisecond), poll.WithTimeout(time.Minute))
 }
 
 // want is the lines from n up to another.
@@ -241,7 +241,7 @@ func TestLag(t *testing.T) {
 				return poll.Success()
 			}
 			return poll.Continue("held back")
-		}, poll.WithTimeout(20*time.Second))
+		}, poll.WithTimeout(time.Minute))
 		close(stop)
 		finish()
 	})
@@ -275,7 +275,7 @@ func TestLag(t *testing.T) {
 					return poll.Success()
 				}
 				return poll.Continue("held back")
-			}, poll.WithTimeout(20*time.Second))
+			}, poll.WithTimeout(time.Minute))
 			close(stop)
 			finish()
 			c, err := r.Next(t.Context())
