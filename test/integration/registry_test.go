@@ -224,6 +224,20 @@ func TestRegistry(t *testing.T) {
 			assert.Check(t, save.Wait() != nil, "the client of a save takes what it has for whole after a %s", name)
 			t.Logf("%s: %s", name, stderr.String())
 		}
+		// Nor does a client that sends nothing more hold a restart up.
+		load := l.dockerCmd("load")
+		in, err := load.StdinPipe()
+		assert.NilError(t, err)
+		var said bytes.Buffer
+		load.Stderr = &said
+		assert.NilError(t, load.Start())
+		_, err = io.WriteString(in, "the beginning of an archive")
+		assert.NilError(t, err)
+		l.eventually(30*time.Second, "lrd reads the archive", func() bool { return l.tryExec("sh", "-c", "ls -d /var/lib/lrd/tmp/images/incoming-*").code == 0 })
+		l.restart()
+		assert.Check(t, load.Wait() != nil)
+		assert.Check(t, is.Contains(said.String(), "lrd is stopping or restarting"))
+
 		whole, _ := l.bytesOf(nil, "save", big, "busybox")
 		ids := l.docker("images", "--quiet", "--no-trunc", big)
 		l.docker("rmi", big)

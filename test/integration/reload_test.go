@@ -76,6 +76,8 @@ func TestReload(t *testing.T) {
 	l.config("debug = false\nswarm = true\n")
 	l.refusedReload(swarmSentence)
 
+	l.config("debug = false\n\nseccomp-profile = \"/nowhere.json\"\n")
+	l.refusedReload("/etc/lrd/lrd.toml:3: seccomp-profile", "/nowhere.json: no such file")
 	// Each mistake is told, not only the first.
 	l.config("debug = 1\nnonsense = 2\n")
 	l.refusedReload("debug", "nonsense")
@@ -110,6 +112,21 @@ func TestReload(t *testing.T) {
 	l.refusedReload("/etc/lrd/lrd.toml.d/60-bad.toml:1")
 
 	assert.Equal(t, l.inspect("bystander").State.Pid, pid)
+}
+
+// TestSecondDaemon is somebody who starts lrd by hand, or another service of it: nothing happens to the one that runs.
+func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
+	l := boot(t, withoutImage())
+	socket := l.exec("stat", "--format=%i", "/run/lrd.sock")
+	r := l.tryExec("lrd", "serve")
+	assert.Check(t, r.code == 1 && strings.Contains(r.stderr, "systemctl start lrd"), r)
+	r = l.tryExec("systemd-run", "--quiet", "--pipe", "--wait", "--collect",
+		"--property=Type=notify", "--property=NotifyAccess=main", "--property=FileDescriptorStoreMax=9", "/usr/bin/lrd", "serve")
+	assert.Check(t, r.code != 0 && strings.Contains(r.stderr, "cannot use data-root /var/lib/lrd: another lrd uses it"), r)
+	assert.Equal(t, l.exec("stat", "--format=%i", "/run/lrd.sock"), socket)
+	l.docker("version")
+	l.assertClean()
 }
 
 // TestReloadSignal is SIGHUP, which cannot fail visibly but in the status and in the log.
