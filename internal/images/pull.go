@@ -53,7 +53,6 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 		return newError(errdefs.ErrInvalidArgument, "invalid reference format: %q: %w", ref, err)
 	}
 	sys := s.pullContext(named, o)
-	progress.send(jsonstream.Message{Status: "Pulling from " + reference.Path(reference.TrimNamed(named)), ID: tagOrDigest(named)})
 	progress = progress.oneAtATime()
 	g, err := s.openGuarded(ctx, source, sys, progress)
 	if err != nil {
@@ -67,6 +66,8 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions, progress Pr
 	if err := suits(reference.FamiliarString(named), head.platform, o.Platform); err != nil {
 		return err
 	}
+	// Nothing is told before: an error without a message is one with a status of its own for API clients.
+	progress.send(jsonstream.Message{Status: "Pulling from " + reference.Path(reference.TrimNamed(named)), ID: tagOrDigest(named)})
 	return s.pullGuarded(ctx, g, head, named, sys, progress)
 }
 

@@ -177,9 +177,10 @@ func TestPullOfWhatIsNotThere(t *testing.T) {
 	r.push(t, "example/bb", "1", simpleImage(t, "x"))
 	s := openStore(t, nil)
 	for _, ref := range []string{"/example/bb:2", "/nothing:1", "/example/bb@sha256:" + zeros64} {
-		_, err := pull(t, s, r.host+ref, PullOptions{})
+		told, err := pull(t, s, r.host+ref, PullOptions{})
 		assert.Assert(t, errdefs.IsNotFound(err), "%v", err)
 		assert.ErrorContains(t, err, "not found")
+		assert.Equal(t, told, "", "the API would have answered 200 by then")
 		t.Log(err)
 	}
 	_, err := pull(t, s, "UPPER", PullOptions{})

@@ -113,7 +113,7 @@ func TestRegistry(t *testing.T) {
 		assert.Check(t, is.Contains(l.docker("pull", name), "Downloaded newer image for "+name))
 		assert.Check(t, is.Contains(l.docker("pull", name), "Image is up to date for "+name))
 		l.docker("rmi", name)
-		l.refused(1, []string{"not found"}, "pull", openRegistry+"/nothing:1")
+		l.refused(1, []string{"Error response from daemon: manifest for " + openRegistry + "/nothing:1 not found"}, "pull", openRegistry+"/nothing:1")
 		l.refused(1, []string{"An image does not exist locally with the tag: " + openRegistry + "/nothing"}, "push", openRegistry+"/nothing:1")
 		remote, err := l.client().DistributionInspect(t.Context(), ref, client.DistributionInspectOptions{})
 		assert.NilError(t, err)
