@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 )
 
 // ask sends a line to a port of the lab from inside the lab, and gives back the line that it is answered.
-// The protocol is tcp or udp. It needs copyEcho.
+// The protocol is tcp, udp or sctp. It needs copyEcho.
 func (l *lab) ask(protocol, address string, port int, line string) string {
 	return l.tryExec(echoPath, "ask", protocol, fmt.Sprintf("%s:%d", address, port), line).stdout
 }
@@ -57,6 +59,23 @@ func TestCLINetwork(t *testing.T) {
 
 	l.newest("address", func(t *testing.T, l *lab) { // the old client does not even send it
 		l.refused(125, []string{"user-specified IP address is supported on user-defined networks only"}, "run", "--rm", "--ip", "10.87.0.77", "busybox", "true")
+	})
+
+	l.refused(125, []string{"cannot publish port 80/tcp on [::1]", "use 127.0.0.1"}, "run", "--rm", "--publish", "[::1]:8080:80", "busybox", "true")
+
+	l.newest("sctp", func(t *testing.T, l *lab) {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, syscall.IPPROTO_SCTP)
+		if errors.Is(err, syscall.EPROTONOSUPPORT) {
+			skip(t, "this kernel has no sctp, so that nobody can ask at such a port")
+		}
+		assert.NilError(t, err)
+		assert.NilError(t, syscall.Close(fd))
+		l.copyEcho()
+		l.docker("run", "--detach", "--name", "sctp", "--volume", echoPath+":/echo:ro", "--publish", "9999:99/sctp", "busybox", "/echo", "serve", "sctp", ":99")
+		bridge := l.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge")
+		for _, address := range []string{"127.0.0.1", bridge} {
+			l.eventually(20*time.Second, "sctp answers at "+address, func() bool { return l.ask("sctp", address, 9999, "hello") == "got hello" })
+		}
 	})
 
 	l.newest("published ports", func(t *testing.T, l *lab) {

@@ -95,6 +95,12 @@ func TestNetworksOfUsers(t *testing.T) {
 		"resolver killed": func() { l.exec("systemctl", "kill", "--signal=KILL", "lrd-dns.service") },
 		"bridge gone":     func() { l.stop(); l.exec("ip", "link", "del", bridge); l.start() },
 		"rules flushed":   func() { l.exec("nft", "flush", "ruleset"); assert.NilError(t, l.reload()) },
+		"nftables.service restarted, with the drop-in of docs/networks.md": func() {
+			l.writeFile("/etc/systemd/system/nftables.service.d/lrd.conf", "[Service]\nExecStartPost=-/usr/bin/systemctl --no-block try-reload-or-restart lrd.service\n")
+			l.exec("systemctl", "daemon-reload")
+			l.exec("systemctl", "restart", "nftables.service")
+			l.eventually(20*time.Second, "the rules are back", func() bool { return l.tryExec("nft", "list", "table", "inet", "lrd").code == 0 })
+		},
 	} {
 		happens()
 		l.resolves("db", "shop", web)

@@ -1,7 +1,7 @@
 // Command echo answers lines in a container: each with "got " before it.
 //
-//	echo serve tcp|udp ADDRESS
-//	echo ask tcp|udp ADDRESS LINE
+//	echo serve tcp|udp|sctp ADDRESS
+//	echo ask tcp|udp|sctp ADDRESS LINE
 //	echo serve http ADDRESS            answers each request with the path that it is for
 //	echo get unix SOCKET PATH          asks for a path over HTTP
 //
@@ -33,7 +33,7 @@ func main() {
 	case protocol == "udp":
 		err = serveUDP(address)
 	default:
-		err = serveTCP(address)
+		err = serveStream(protocol, address)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -41,7 +41,7 @@ func main() {
 }
 
 func ask(protocol, address, line string) error {
-	conn, err := net.DialTimeout(protocol, address, time.Second)
+	conn, err := dial(protocol, address)
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func serveUDP(address string) error {
 	}
 }
 
-func serveTCP(address string) error {
-	l, err := net.Listen("tcp", address)
+func serveStream(protocol, address string) error {
+	l, err := listen(protocol, address)
 	if err != nil {
 		return err
 	}
