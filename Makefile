@@ -32,7 +32,7 @@ test: test-unit test-integration ## everything: unit tests, then integration tes
 
 .PHONY: test-unit
 test-unit: deps ## unit tests with the race detector; most need no root
-	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -timeout=30m $(TESTFLAGS) ./...
 
 .PHONY: test-integration
 test-integration: deps build ## the real lrd in labs of every suite, side by side, driven through the docker client
@@ -52,7 +52,7 @@ test-integration-%: deps build
 		done; \
 	}; \
 	trap sweep EXIT; \
-	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=15m $(TESTFLAGS)
+	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=30m $(TESTFLAGS)
 
 .PHONY: soak
 soak: ## the integration tests with many more rounds, and waits that take their time; hours

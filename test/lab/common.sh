@@ -27,7 +27,7 @@ locked() {
 
 # make_shared DIRECTORY: below one that all labs share, and that the end of the last of them may be removing right now.
 make_shared() {
-    until_true 5 mkdir -p "$1" 2>/dev/null || mkdir -p "$1"
+    until_true 60 mkdir -p "$1" 2>/dev/null || mkdir -p "$1"
 }
 
 # until_true SECONDS COMMAND…: polls; most of what a lab waits for takes a fraction of a second.

@@ -53,9 +53,10 @@ apt_get() {
         trap "rm -f $policy" EXIT
     fi
     export DEBIAN_FRONTEND=noninteractive
-    if ! apt-get -q "$@" >&2; then
-        apt-get -q update >&2
-        apt-get -q "$@" >&2
+    set -- -q -o Acquire::Retries=3 "$@"
+    if ! apt-get "$@" >&2; then
+        apt-get -q -o Acquire::Retries=3 update >&2
+        apt-get "$@" >&2
     fi
 }
 
@@ -92,13 +93,15 @@ testcontainers_path() {
         [ ! -d "$path" ] || exit 0
         say "fetching testcontainers"
         rm -rf "$path.new"
-        mkdir "$path.new"
-        cd "$path.new"
-        npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts "testcontainers@$version" >&2
+        mkdir "$path.new" && cd "$path.new" || exit
+        # Once more if it fails: the registry is far away. No set -e here, as somebody looks at the outcome.
+        npm_install "testcontainers@$version" || npm_install "testcontainers@$version" || exit
         mv "$path.new" "$path"
     ) 9>"$LRD_LAB_CACHE/.testcontainers.lock" || die "cannot fetch testcontainers"
     echo "$path"
 }
+
+npm_install() { npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts "$@" >&2; }
 
 # client_extract_old PATH: Debian 12's client. Elsewhere than on Debian 12, its package comes with what it depends on.
 client_extract_old() {
@@ -110,7 +113,7 @@ client_extract_old() {
         dpkg-deb --extract "$work"/*.deb "$work/tree"
     else
         deps_install trixie
-        mmdebstrap --quiet --variant=extract --include=docker.io bookworm "$work/tree" || die "cannot download docker.io"
+        mmdebstrap --quiet --aptopt='Acquire::Retries "3"' --variant=extract --include=docker.io bookworm "$work/tree" || die "cannot download docker.io"
     fi
     mkdir -p "${path%/*}"
     install -m 755 "$work/tree/usr/bin/docker" "$path.new"

@@ -114,7 +114,6 @@ booted() {
 # machine_boot is the lab's outermost process, in a mount namespace of its own: the mounts live as long as it.
 machine_boot() {
     local root=$state/fs/root entry status
-    echo $$ >"$state/boot.pid"
     if [ ! -d /run/systemd/system ]; then
         for entry in $(cgroup_roots); do echo $$ >"$entry$cgroup/cgroup.procs"; done
     fi
@@ -221,7 +220,7 @@ machine_down() {
         if ! until_true "${LAB_STOP_TIMEOUT:-30}" gone "$boot"; then
             say "does not stop, killing it"
             [ -z "$init" ] || kill -s KILL "$init" 2>/dev/null || true
-            until_true 10 gone "$boot" || kill -s KILL "$boot" 2>/dev/null || true
+            until_true 30 gone "$boot" || kill -s KILL "$boot" 2>/dev/null || true
         fi
     fi
     machine_sweep
@@ -244,7 +243,7 @@ machine_sweep() {
         [ -d "$root$cgroup" ] || continue
         mapfile -t pids < <(find "$root$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null)
         [ ${#pids[@]} -eq 0 ] || kill -s KILL "${pids[@]}" 2>/dev/null || true
-        until_true 5 cgroup_removed "$root$cgroup" || true
+        until_true 60 cgroup_removed "$root$cgroup" || true
         rmdir "$root/lrd-lab" 2>/dev/null || true # the last lab takes it along
     done
     rm -rf --one-file-system "$state"

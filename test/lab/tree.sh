@@ -30,7 +30,7 @@ tree_trixie() {
         deps_install lab trixie
         say "building the trixie tree, once (about a minute)"
         rm -rf "$build"
-        if ! mmdebstrap --variant=minbase --mode=root --include="$packages" \
+        if ! mmdebstrap --variant=minbase --mode=root --aptopt='Acquire::Retries "3"' --include="$packages" \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
             --dpkgopt='path-exclude=/usr/share/locale/*' \
             trixie "$build" ${LRD_LAB_MIRROR:+"$LRD_LAB_MIRROR"} >"$build.log" 2>&1; then
