@@ -100,7 +100,7 @@ func (m *Manager) setLocked(s Sandbox) {
 	m.changed++
 }
 
-// Evict takes out of a network what there is in it of a container that the caller does not know: by its ID, or by what it
+// Evict takes out of a network what there is in it of a container that nobody knows, by its ID or by what it
 // is called there. ErrNotFound, in Docker's words, if there is nothing.
 func (m *Manager) Evict(ctx context.Context, ref, network string) error {
 	n, err := m.Network(network)
@@ -109,10 +109,6 @@ func (m *Manager) Evict(ctx context.Context, ref, network string) error {
 	}
 	id, err := m.stranger(ref, n)
 	if err != nil {
-		return err
-	}
-	if _, known := m.Sandbox(id); known {
-		_, err := m.Disconnect(ctx, id, n.ID, true)
 		return err
 	}
 	if m.o.NamesDir != "" && names.Has(m.o.NamesDir, id) {
@@ -131,16 +127,10 @@ func (m *Manager) Evict(ctx context.Context, ref, network string) error {
 	return nil
 }
 
-// stranger finds the container that something in a network is of: one that Restore was not told of, or one that only
-// its caller does not know.
+// stranger finds the container that something in a network is of, and that Restore was not told of.
 func (m *Manager) stranger(ref string, n Network) (string, error) {
-	called := func(list []string) bool { return slices.Contains(list, ref) }
-	for _, s := range m.Sandboxes() {
-		if e, ok := s.Endpoint(n.ID); ok && (s.ContainerID == ref || called(e.Names)) {
-			return s.ContainerID, nil
-		}
-	}
-	if checkID(ref) == nil && linkExists(hostLink(ref, n.ID)) {
+	unknown := func(id string) bool { _, known := m.Sandbox(id); return !known }
+	if checkID(ref) == nil && unknown(ref) && linkExists(hostLink(ref, n.ID)) {
 		return ref, nil
 	}
 	var files []string
@@ -152,7 +142,8 @@ func (m *Manager) stranger(ref string, n Network) (string, error) {
 	}
 	for _, id := range files {
 		c, err := names.Read(m.o.NamesDir, id)
-		if err == nil && slices.ContainsFunc(c.Networks, func(in names.Network) bool { return in.ID == n.ID && (id == ref || called(in.Names)) }) {
+		called := func(in names.Network) bool { return in.ID == n.ID && (id == ref || slices.Contains(in.Names, ref)) }
+		if err == nil && unknown(id) && slices.ContainsFunc(c.Networks, called) {
 			return id, nil
 		}
 	}

@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"lrd/internal/thread"
 )
 
 const (
@@ -32,34 +33,11 @@ func makeNetNS(path string) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("cannot make the file of a network namespace: %w", err)
 	}
-	done := make(chan error, 1)
-	go onThreadOfItsOwn(func() { done <- unshareTo(path) })
-	if err := <-done; err != nil {
+	if err := thread.Alone(func() error { return unshareTo(path) }); err != nil {
 		_ = os.Remove(path)
 		return err
 	}
 	return nil
-}
-
-// onThreadOfItsOwn runs f on a thread that nothing else runs on, before or
-// after: the thread ends with the goroutine, because it is never unlocked. The
-// process's first thread cannot end and stands for the process in /proc/self,
-// so it is passed over.
-func onThreadOfItsOwn(f func()) {
-	runtime.LockOSThread()
-	if unix.Gettid() != unix.Getpid() {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Runs elsewhere: this thread is locked by who waits below.
-		runtime.LockOSThread()
-		f()
-	}()
-	<-done
-	runtime.UnlockOSThread()
 }
 
 // unshareTo puts the thread into a new network namespace and binds that to a
@@ -101,15 +79,12 @@ func inNetNS(path string, f func() error) error {
 		return fmt.Errorf("cannot open the network namespace %s: %w", path, err)
 	}
 	defer ns.Close()
-	done := make(chan error, 1)
-	go onThreadOfItsOwn(func() {
+	return thread.Alone(func() error {
 		if err := netns.Set(ns); err != nil {
-			done <- fmt.Errorf("cannot enter the network namespace %s: %w", path, err)
-			return
+			return fmt.Errorf("cannot enter the network namespace %s: %w", path, err)
 		}
-		done <- f()
+		return f()
 	})
-	return <-done
 }
 
 // enableIPv6 switches IPv6 on for an interface in a namespace: with addresses that it is given, and none that it makes up

@@ -391,7 +391,7 @@ func TestEvict(t *testing.T) {
 		assert.NilError(t, names.Write(w.options.NamesDir, map[string]Sandbox{idA: a, idB: b}[id].file()))
 	}
 	assert.NilError(t, w.m.Restore(t.Context(), nil))
-	join := Request{ContainerID: idC, Joins: []Join{{Network: "net", IPv4: a.Endpoints[0].IP}}}
+	join := Request{ContainerID: idC, Joins: []Join{{Network: "net", IPv4: a.Endpoints[0].IP, Names: []string{"c"}}}}
 	_, err := w.m.Attach(t.Context(), join)
 	assert.ErrorContains(t, err, "Address already in use")
 
@@ -405,8 +405,10 @@ func TestEvict(t *testing.T) {
 	assert.Check(t, cmp.Len(c.Networks, 0))
 	_, err = w.m.Attach(t.Context(), join)
 	assert.NilError(t, err)
-	err = w.m.Evict(t.Context(), idA, "net")
-	assert.Check(t, errdefs.IsNotFound(err), "%v", err)
+	for _, ref := range []string{idA, idC, "c"} { // nothing is left of the first, and the other is known
+		err = w.m.Evict(t.Context(), ref, "net")
+		assert.Check(t, errdefs.IsNotFound(err), "%v", err)
+	}
 	assert.NilError(t, w.m.Detach(t.Context(), idA))
 }
 

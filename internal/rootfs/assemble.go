@@ -6,12 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
+
+	"lrd/internal/thread"
 )
 
 // Mount is a directory or a file of the host's that a container that does not run would have in its tree.
@@ -30,7 +31,7 @@ func Assemble(dir string, readOnly bool, mounts []Mount) (*Tree, error) {
 		return strings.Count(path.Clean(a.Target), "/") - strings.Count(path.Clean(b.Target), "/")
 	})
 	var t *Tree
-	err := onThread(func() (err error) {
+	err := thread.Alone(func() (err error) {
 		t, err = assemble(dir, readOnly, mounts)
 		return err
 	})
@@ -38,23 +39,6 @@ func Assemble(dir string, readOnly bool, mounts []Mount) (*Tree, error) {
 		return nil, fmt.Errorf("cannot assemble the container's files: %w", err)
 	}
 	return t, nil
-}
-
-// onThread runs do on a thread that ends with it, so that the thread's mount namespace and root may be changed. It
-// must not be the process's first one, which never ends, and which /proc/self is about.
-func onThread(do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
-		if unix.Gettid() != unix.Getpid() {
-			done <- do()
-			return
-		}
-		// While this goroutine sits on it, another one cannot get it.
-		done <- onThread(do)
-		runtime.UnlockOSThread()
-	}()
-	return <-done
 }
 
 // assemble is Assemble on a thread of its own.

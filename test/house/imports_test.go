@@ -41,8 +41,10 @@ var mayImport = map[string][]string{
 	// Knows only the configuration and the Reloaders that it is given.
 	"internal/reload": {"internal/config"},
 	// Both sides of the resolver of containers' names.
-	"internal/networks": {"internal/names"},
-	"cmd/lrd-dns":       {"internal/names"},
+	"internal/networks": {"internal/names", "internal/thread"},
+	"cmd/lrd-dns":       {"internal/names", "internal/thread"},
+	// Mount namespaces that nothing runs in.
+	"internal/rootfs": {"internal/thread"},
 	// Streams from an output to a client.
 	"internal/sessions": {"internal/output"},
 }
