@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/pkg/compression"
@@ -274,7 +275,11 @@ func (a *archive) extract(ctx context.Context) (string, error) {
 			continue
 		}
 		content := &contextReader{ctx: ctx, r: io.NewSectionReader(a.file, m.offset, m.size)}
-		if err := writeMember(root, name, content); err != nil {
+		err := writeMember(root, name, content)
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
+			return "", badArchive("member %q is file and directory at once", name)
+		}
+		if err != nil {
 			return "", fmt.Errorf("cannot unpack member %q: %w", name, err)
 		}
 	}

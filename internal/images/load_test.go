@@ -116,6 +116,7 @@ func TestLoadRefusesBadArchives(t *testing.T) {
 		{"absolute member", dockerArchive(t, []testImage{good}, file{name: "/etc/evil", body: "x"}), `member "/etc/evil" leaves the archive`},
 		{"absolute link", dockerArchive(t, []testImage{good}, file{name: "a/layer.tar", link: "/etc/shadow"}), `symbolic link "a/layer.tar" leaves the archive`},
 		{"link above the archive", ociArchive(t, []testImage{good}, file{name: "blobs/x", link: "../../etc/shadow"}), `symbolic link "blobs/x" leaves the archive`},
+		{"member below a member", ociArchive(t, []testImage{good}, file{name: "blobs/x", body: "x"}, file{name: "blobs/x/y", body: "y"}), "is file and directory at once"},
 		{"device", dockerArchive(t, []testImage{good}, file{name: "dev", typ: tar.TypeBlock}), `member "dev" is neither`},
 		{"entry above the root", docker(with(file{name: "../../etc/passwd", body: "x"})), `entry "../../etc/passwd" of a layer leaves the root filesystem`},
 		{"entry above the root later on", docker(with(file{name: "a/b/../../../x", body: "x"})), "leaves the root filesystem"},
