@@ -79,7 +79,7 @@ func Validate(c *container.HealthConfig) error {
 		}
 	}
 	if c.Retries < 0 {
-		return fmt.Errorf("Retries in Healthcheck cannot be negative: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s in Healthcheck cannot be negative: %w", "Retries", errdefs.ErrInvalidArgument)
 	}
 	if len(c.Test) == 0 {
 		return nil
