@@ -225,7 +225,7 @@ func (m *Manager) Detach(ctx context.Context, containerID string) error {
 	m.mu.Unlock()
 
 	errs := []error{m.untell(ctx, containerID)}
-	if known && len(s.Endpoints) > 0 {
+	if known && len(s.Endpoints) > 0 || !known && m.behind() {
 		errs = append(errs, m.apply(ctx))
 	}
 	left := removeLeftovers(s)

@@ -47,7 +47,7 @@
 // conntrack(8), not the rules. Other tables are not touched, with one
 // exception: where iptables(8) drops what it forwards, two rules for each bridge that accept
 // its traffic are put first, since no table can accept what another
-// one drops; what cannot be cured is told by [Manager.Warnings].
+// one drops. firewalld knows the bridges by a file of its own (packaging/firewalld). What cannot be cured is told by [Manager.Warnings].
 //
 // # Lifecycle
 //

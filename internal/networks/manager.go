@@ -355,6 +355,15 @@ func (m *Manager) apply(ctx context.Context) error {
 	return nil
 }
 
+// behind says that the kernel's rules are those of an earlier time, because an apply has failed since Restore.
+func (m *Manager) behind() bool {
+	m.applyMu.Lock()
+	defer m.applyMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.applied > 0 && m.applied < m.changed
+}
+
 // rulesLocked is what the rules depend on. A network that is gone, or has another address now, is in them for as long as
 // somebody lives by it.
 func (m *Manager) rulesLocked() rules {

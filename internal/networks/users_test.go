@@ -368,6 +368,16 @@ func TestDisconnectThatFails(t *testing.T) {
 	_, err = w.m.Attach(t.Context(), Request{ContainerID: idB, Joins: []Join{{Network: "net", IPv4: had}}})
 	assert.NilError(t, err)
 
+	// A port whose rule could not be taken away is nobody's after another try.
+	w.join(idC, []PortBinding{tcp(8080, 80)}, Join{Network: "net"})
+	refusing = true
+	assert.ErrorIs(t, w.m.Detach(t.Context(), idC), refused)
+	refusing = false
+	assert.NilError(t, w.m.Detach(t.Context(), idC))
+	rules, err := runProgram(t.Context(), "", "nft", "list", "table", "inet", "lrd")
+	assert.NilError(t, err)
+	assert.Check(t, !strings.Contains(string(rules), "8080"))
+
 	// A network whose removal fails is still there, for another try.
 	assert.NilError(t, w.m.Detach(t.Context(), idB))
 	refusing = true
