@@ -58,7 +58,7 @@ func (d *daemon) takeListeners(name string) ([]net.Listener, error) {
 // listenOwn makes the API's socket where lrd.socket would have made it: for root and one group, nobody else. A socket
 // that somebody listens on is left alone: systemd's lrd.socket, of which this process was not told, or another daemon.
 func listenOwn(path string, gid int) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
+	if c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"}); err == nil {
 		return nil, errors.Join(fmt.Errorf("cannot listen on %s: somebody does already (systemctl status lrd.socket): start lrd with systemctl start lrd, or stop that one", path), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
