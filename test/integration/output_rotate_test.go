@@ -257,8 +257,9 @@ func TestTailOfALargeLog(t *testing.T) {
 	l := boot(t)
 	size := rounds(t, 40, 10<<10) // MiB
 	l.docker("run", "--detach", "--name", "large", "--network", "none", "--log-opt", "max-size=16m", "--log-opt", "max-file=10000", "busybox", "sh", "-c",
-		fmt.Sprintf("yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c %d; echo; seq 5", size<<20))
-	assert.Equal(t, l.docker("wait", "large"), "0")
+		fmt.Sprintf("yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c 1048576 >/piece; "+
+			"i=0; while [ $i -lt %d ]; do cat /piece; i=$((i + 1)); done; echo; seq 5", size))
+	l.eventually(time.Hour, "the log is not written", func() bool { return !l.inspect("large").State.Running })
 	at := time.Now()
 	got := l.docker("logs", "--tail", "3", "large")
 	took := time.Since(at)
