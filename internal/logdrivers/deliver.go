@@ -41,6 +41,7 @@ func (f *Forwarder) commit(ctx context.Context) bool {
 	if !f.dirty {
 		return ctx.Err() == nil
 	}
+	f.yield.pass()
 	return f.insist(ctx, func() error { return f.deliver(ctx) })
 }
 
@@ -93,6 +94,7 @@ func (f *Forwarder) insist(ctx context.Context, do func() error) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+		f.yield.pass()
 		if !f.failing {
 			f.failing = true
 			f.o.Log.Warn("The log driver does not take output; the container is not held up, and the log is forwarded later", "driver", f.o.Driver, "error", err)

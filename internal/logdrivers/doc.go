@@ -71,6 +71,7 @@
 // its buffers back and waits. A target that fails is tried again, with growing
 // pauses, for as long as it takes; that is logged once, and once that it is over.
 //
-// Drivers holds what forwarders have in common: the counters, and how many
-// may ask the journal at a time. All its methods may be called by anybody.
+// Drivers holds what forwarders have in common: the counters, how many may ask
+// the journal at a time, and how many of those that are behind may be busy, so
+// that drains find a processor (yield.go). All its methods may be called by anybody.
 package logdrivers

@@ -11,6 +11,7 @@ import (
 // Drivers is what forwarders have in common. Make it with New.
 type Drivers struct {
 	journal journalAccess
+	turns   chan struct{} // see yield
 
 	mu       sync.Mutex // guards counters
 	counters map[string]*atomic.Int64
@@ -18,7 +19,7 @@ type Drivers struct {
 
 // New returns Drivers that nothing was forwarded with yet.
 func New() *Drivers {
-	return &Drivers{journal: newJournalAccess(), counters: map[string]*atomic.Int64{}}
+	return &Drivers{journal: newJournalAccess(), turns: newTurns(), counters: map[string]*atomic.Int64{}}
 }
 
 // Forwarded tells how many bytes of output each driver has delivered since the daemon's start.

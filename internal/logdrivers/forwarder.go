@@ -126,7 +126,7 @@ func (d *Drivers) Start(log *output.Log, o Options) (*Forwarder, error) {
 		return nil, fmt.Errorf("cannot start the log driver %s: %w", o.Driver, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Forwarder{log: log, o: o, counter: d.counter(o.Driver), cancel: cancel, done: make(chan struct{}), target: t}
+	f := &Forwarder{log: log, o: o, counter: d.counter(o.Driver), cancel: cancel, done: make(chan struct{}), target: t, yield: yield{turns: d.turns}}
 	go f.run(ctx)
 	return f, nil
 }
@@ -281,6 +281,7 @@ func (f *Forwarder) take(ctx context.Context, after output.Position, c output.Ch
 	s := &f.st.Streams[c.Stream-output.Stdout]
 	var e entry
 	for done := 0; done < len(c.Data); {
+		f.yield.turn(ctx)
 		e.ordinal = f.st.Ordinal + 1
 		n, ok := s.next(c.Data[done:], c.Time, &e)
 		if ok && !f.add(ctx, &e) {
