@@ -114,11 +114,11 @@ func (s *fluentdServer) count() int {
 // fluentdGoneAndBack: a container writes on while its fluentd server is away, and lrd is killed again and again: no line
 // is lost, they come in order, and twice only the one that was not confirmed when one of the two went.
 func (l *lab) fluentdGoneAndBack(t *testing.T) {
-	const socket, lines = "/run/fluentd-test", 1500
+	const socket, present, lines = "/run/fluentd-test", 500, 800 // those that are written while the server is there, and all
 	server := l.serveFluentd(socket)
 	l.docker("run", "--detach", "--interactive", "--name", "flu", "--network", "none", "--log-driver", "fluentd",
 		"--log-opt", "fluentd-address=unix://"+socket, "--log-opt", "tag={{.Name}}", "--log-opt", "labels=team", "--label", "team=core",
-		"busybox", "sh", "-c", fmt.Sprintf(`i=0; while [ $i -lt %d ]; do i=$((i + 1)); echo line $i; read -t 0.001 nothing; done; read line`, lines))
+		"busybox", "sh", "-c", fmt.Sprintf(`i=0; while [ $i -lt %d ]; do i=$((i + 1)); echo line $i; [ $i -ne %d ] || read line; read -t 0.001 nothing; done; read line`, lines, present))
 	interrupted := 0
 	kill := func() {
 		l.kill9()
@@ -126,14 +126,21 @@ func (l *lab) fluentdGoneAndBack(t *testing.T) {
 	}
 	for range rounds(t, 3, 100) {
 		before := server.count()
-		l.eventually(time.Minute, "nothing arrives", func() bool { return server.count() > before || server.count() >= lines })
+		l.eventually(time.Minute, "nothing arrives", func() bool { return server.count() > before || server.count() >= present })
 		kill()
 	}
+	reached := func(line int) func() bool {
+		return func() bool {
+			return strings.HasSuffix(l.docker("logs", "--tail", "1", "flu"), fmt.Sprintf("line %d", line))
+		}
+	}
+	l.eventually(time.Minute, "the container does not write", reached(present))
 	seen := server.end(t)
 	interrupted++
-	l.eventually(time.Minute, "the container is held up", func() bool {
-		return strings.HasSuffix(l.docker("logs", "--tail", "1", "flu"), fmt.Sprintf("line %d", lines))
-	})
+	attach := l.dockerCmd("attach", "flu")
+	attach.Stdin = strings.NewReader("go on\n")
+	assert.NilError(t, attach.Start())
+	l.eventually(time.Minute, "the container is held up", reached(lines))
 	kill()
 	server = l.serveFluentd(socket)
 	last := fmt.Sprintf("line %d", lines)
@@ -160,4 +167,5 @@ func (l *lab) fluentdGoneAndBack(t *testing.T) {
 	// One each; some more if this server is too slow to confirm in time.
 	assert.Assert(t, doubled <= 10*interrupted, "%d lines came twice in %d interruptions", doubled, interrupted)
 	l.docker("rm", "--force", "flu")
+	_ = attach.Wait()
 }
