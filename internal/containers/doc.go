@@ -80,6 +80,7 @@
 //	    stdin stdout stderr          FIFOs
 //	    console-listener console-pipe  with a TTY instead
 //	    pid  runtime.log  exits  exits-<invocation>  stopping
+//	    record.json                  a copy of the Record
 //	    health/                      its health check (package health)
 //	<exec-root>/execs/<id>/          one command in a container
 //	    exec.json  process.json  exec  exited

@@ -124,7 +124,13 @@ func TestRemoveThatFails(t *testing.T) {
 func TestRemoveUnreadable(t *testing.T) {
 	w := newWorld(t, 252)
 	id := w.started(withName("web"))
-	w.restart(func() { assert.NilError(t, os.WriteFile(w.m.records.path(id), []byte("{}"), 0o600)) })
+	w.restart(func() {
+		assert.NilError(t, os.WriteFile(w.m.records.path(id), []byte("{}"), 0o600))
+		assert.NilError(t, os.Remove(w.m.records.copyPath(id)))
+		assert.NilError(t, os.MkdirAll(w.m.pinsDir(id)+"/0", 0o700))
+		assert.NilError(t, os.MkdirAll(w.m.dropIn(id), 0o700))
+	})
+	assert.Check(t, is.Contains(w.status(id).Reason, w.m.records.path(id)))
 	err := w.m.Remove(t.Context(), id, RemoveOptions{Force: true})
 	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
 	assert.Check(t, w.status(id).Running())
@@ -132,8 +138,42 @@ func TestRemoveUnreadable(t *testing.T) {
 	w.becomes(id, container.StateDead)
 	w.restart(nil)
 	assert.Check(t, is.Equal(w.status(id).State, container.StateDead))
-	assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{}))
+	assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{Force: true}))
 	w.isGone(id)
 	w.leftNothing(id)
-	assert.Check(t, is.Len(w.networks.names(), 0))
+	for _, dir := range []string{w.m.pinsDir(id), w.m.dropIn(id)} {
+		_, err := os.Lstat(dir)
+		assert.Check(t, is.ErrorIs(err, os.ErrNotExist))
+	}
+}
+
+// TestRecordMended: a container that runs is taken back whole though its Record is spoiled, and the Record is mended.
+func TestRecordMended(t *testing.T) {
+	w := newWorld(t, 257)
+	id := w.started(withName("web"), withVolume)
+	idle := w.create(withName("idle"))
+	assert.NilError(t, w.m.Rename(t.Context(), id, "shop"))
+	before := w.record(id)
+	w.restart(func() {
+		for _, id := range []string{id, idle} {
+			assert.NilError(t, os.Truncate(w.m.records.path(id), 100))
+		}
+	})
+	assert.Check(t, is.Equal(w.status(id).Reason, ""))
+	assert.Check(t, is.Equal(w.record(id).Run.Sandbox.NetNS, before.Run.Sandbox.NetNS)) // its ports go on
+	assert.Check(t, is.DeepEqual(w.record(id).Mounts, before.Mounts))
+	assert.Check(t, is.Equal(w.record(id).Name, "shop"))
+	_, err := os.Stat(w.m.records.path(id) + ".damaged")
+	assert.NilError(t, err)
+	w.restart(nil)
+	assert.Check(t, is.Equal(w.status(id).Reason, ""))
+	w.units.exit(id, 3)
+	w.isPutAway(id)
+	assert.Check(t, is.Equal(w.status(id).ExitCode, 3))
+
+	assert.Check(t, is.Contains(w.status(idle).Reason, "or remove the container"))
+	for _, id := range []string{id, idle} {
+		assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{Force: true}))
+		w.isGone(id)
+	}
 }

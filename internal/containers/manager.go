@@ -145,7 +145,7 @@ func New(o Options) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Manager{
 		o:       o,
-		records: records{filepath.Join(o.DataRoot, "containers")},
+		records: records{filepath.Join(o.DataRoot, "containers"), filepath.Join(o.ExecRoot, "containers")},
 		byID:    map[string]*Container{},
 		names:   map[string]string{},
 		execs:   map[string]*Exec{},

@@ -82,7 +82,7 @@ func TestReconcile(t *testing.T) {
 		secondRun   = withRestarts(unitRun(20, 5), 1)
 		note        = exitNote{invocation: "a", at: at(4)}
 		schema      = &SchemaError{Found: Schema{9, 0}}
-		corrupt     = errors.New("cannot read the record: unexpected end of JSON input")
+		corrupt     = &DamageError{"record.json", errors.New("unexpected end of JSON input")}
 		missing     = &fs.PathError{Op: "open", Path: "/record.json", Err: fs.ErrNotExist}
 		isRemoving  = Status{State: container.StateDead}
 	)

@@ -34,6 +34,10 @@ const (
 // crash finds the same file as a restart does.
 //
 //	<data-root>/containers/<id>/record.json     0600, replaced atomically, synced
+//	<exec-root>/containers/<id>/record.json     the same, as long as there is a run
+//
+// The second is for a disk, or a person, that has spoiled the first: what runs is
+// taken back all the same.
 //
 // The live form is Container; nothing here is a lock, a channel or a descriptor.
 type Record struct {
@@ -172,9 +176,12 @@ func parseRecord(data []byte) (*Record, error) {
 		Run     json.RawMessage
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return &Record{}, fmt.Errorf("cannot read the record: %w", err)
+		return &Record{}, err
 	}
 	r := &Record{Schema: head.Schema, ID: head.ID, Name: head.Name, Created: head.Created}
+	if head.Schema == (Schema{}) {
+		return r, errors.New("it lacks the version of its form")
+	}
 	if !head.Schema.readable() {
 		if run := new(Run); json.Unmarshal(head.Run, run) == nil {
 			r.Run = run
@@ -182,13 +189,13 @@ func parseRecord(data []byte) (*Record, error) {
 		return r, &SchemaError{Found: head.Schema}
 	}
 	if err := json.Unmarshal(data, r); err != nil {
-		return r, fmt.Errorf("cannot read the record: %w", err)
+		return r, err
 	}
 	if r.Config == nil || r.HostConfig == nil || !isID(r.ID) {
-		return r, errors.New("cannot read the record: it lacks the container's ID or configuration")
+		return r, errors.New("it lacks the container's ID or configuration")
 	}
 	if err := json.Unmarshal(data, &r.rest); err != nil {
-		return r, fmt.Errorf("cannot read the record: %w", err)
+		return r, err
 	}
 	for field := range reflect.TypeFor[Record]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -211,14 +218,15 @@ func (r *Record) encode() ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// records is the directory of all Records.
+// records are the directories of all Records, and of the copies of those of a run.
 type records struct {
-	dir string
+	dir, runs string
 }
 
-func (rs records) path(id string) string {
-	return filepath.Join(rs.dir, id, "record.json")
-}
+const recordFile = "record.json"
+
+func (rs records) path(id string) string     { return filepath.Join(rs.dir, id, recordFile) }
+func (rs records) copyPath(id string) string { return filepath.Join(rs.runs, id, recordFile) }
 
 // save writes a Record so that after a crash or a power cut there is the old one or the new one.
 func (rs records) save(r *Record) error {
@@ -232,8 +240,62 @@ func (rs records) save(r *Record) error {
 	if err := renameio.WriteFile(rs.path(r.ID), data, 0o600); err != nil {
 		return fmt.Errorf("cannot save the record of container %s: %w", r.ID, err)
 	}
+	if r.Run != nil {
+		rs.keepCopy(r.ID, data)
+	}
 	return nil
 }
+
+// keepCopy writes the copy of a Record: none is better than an old one. It goes with the run's directory.
+func (rs records) keepCopy(id string, data []byte) {
+	path := rs.copyPath(id)
+	err := os.WriteFile(path+".new", data, 0o600) // in memory: a power cut takes all of it
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		_ = os.Remove(path)
+	}
+}
+
+// mend takes the copy for a Record that is spoiled, if there is one, and puts it in its place; the spoiled one is kept
+// beside it. One that is not there at all has another data-root.
+func (rs records) mend(f *found) (mended bool, err error) {
+	var damage *DamageError
+	if !errors.As(f.err, &damage) {
+		return false, nil
+	}
+	data, err := os.ReadFile(rs.copyPath(f.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	r, err := parseRecord(data)
+	if err == nil && r.ID != f.id {
+		err = fmt.Errorf("it is that of container %s", r.ID)
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the copy %s of its record: %w", rs.copyPath(f.id), err)
+	}
+	f.record, f.err = r, nil
+	return true, errors.Join(os.Rename(rs.path(f.id), rs.path(f.id)+".damaged"), rs.save(r))
+}
+
+// DamageError says that a Record is spoiled.
+type DamageError struct {
+	Path string // the file
+	Err  error  // what is wrong with it
+}
+
+// Error names the file and says what to do.
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("cannot read its record %s: %s; put it back and restart lrd, or remove the container", e.Path, e.Err)
+}
+
+// Unwrap is what is wrong with the file.
+func (e *DamageError) Unwrap() error { return e.Err }
 
 // found is one directory of records: a Record, or why there is none that can be used.
 type found struct {
@@ -263,9 +325,12 @@ func (rs records) list() ([]found, error) {
 			f.record, err = parseRecord(data)
 		}
 		if err == nil && f.record.ID != f.id {
-			err = fmt.Errorf("the record is that of container %s", f.record.ID)
+			err = fmt.Errorf("it is that of container %s", f.record.ID)
 		}
-		f.err = err
+		var schema *SchemaError
+		if f.err = err; err != nil && !errors.As(err, &schema) && !errors.Is(err, fs.ErrNotExist) {
+			f.err = &DamageError{rs.path(f.id), err}
+		}
 		all = append(all, f)
 	}
 	return all, nil

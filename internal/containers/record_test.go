@@ -72,7 +72,7 @@ func TestRecordKeepsWhatANewerMinorWrote(t *testing.T) {
 }
 
 func TestRecordOfAnotherSchema(t *testing.T) {
-	for _, s := range []Schema{{schemaMajor + 1, 0}, {schemaMajor, schemaMinor + 2}, {0, 0}, {schemaMajor, schemaMinor - 2}} {
+	for _, s := range []Schema{{schemaMajor + 1, 0}, {schemaMajor, schemaMinor + 2}, {0, 9}, {schemaMajor, schemaMinor - 2}} {
 		want := shownRecord()
 		// Nothing but what the error is about may be relied on: the rest may have any form.
 		data := changed(t, encoded(t, want), map[string]any{"schema": s, "config": "a string now", "status": []int{1}})
@@ -95,6 +95,7 @@ func TestRecordCorrupted(t *testing.T) {
 		"not JSON":         []byte("\x00\x00\x00"),
 		"null":             []byte("null"),
 		"a list":           []byte("[]"),
+		"no version":       changed(t, whole, map[string]any{"schema": nil}),
 		"no ID":            changed(t, whole, map[string]any{"id": ""}),
 		"an ID that walks": changed(t, whole, map[string]any{"id": "../../etc"}),
 		"no configuration": changed(t, whole, map[string]any{"config": nil}),
@@ -142,7 +143,7 @@ func fillIn(t *testing.T, v reflect.Value) {
 }
 
 func TestRecordsSaveAndList(t *testing.T) {
-	rs := records{filepath.Join(t.TempDir(), "containers")}
+	rs := records{filepath.Join(t.TempDir(), "containers"), t.TempDir()}
 	none, err := rs.list()
 	assert.NilError(t, err)
 	assert.Check(t, is.Len(none, 0), "there is no directory before the first container")
@@ -176,9 +177,9 @@ func TestRecordsSaveAndList(t *testing.T) {
 	assert.Assert(t, is.Len(all, 4))
 	assert.NilError(t, byID["1"].err)
 	assert.Check(t, is.Equal(byID["1"].record.Name, "renamed"))
-	assert.Check(t, is.ErrorContains(byID["2"].err, "cannot read the record"))
+	assert.Check(t, is.ErrorContains(byID["2"].err, "cannot read its record "+rs.path(longID("2"))))
 	assert.Check(t, is.ErrorIs(byID["3"].err, fs.ErrNotExist))
-	assert.Check(t, is.ErrorContains(byID["4"].err, "the record is that of container"))
+	assert.Check(t, is.ErrorContains(byID["4"].err, "it is that of container"))
 }
 
 func TestIsID(t *testing.T) {

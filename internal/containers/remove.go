@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+
+	"lrd/internal/health"
 )
 
 // Remove deletes a container that does not run, or, with Force, ends it first.
@@ -123,6 +125,11 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 			return err
 		}
 	}
+	if c.foreign {
+		if err := m.dropUnknownRun(ctx, c); err != nil {
+			return err
+		}
+	}
 	c.forwardRest(ctx)
 	c.closingOutput()
 	if out := c.streams.forget(); out != nil {
@@ -152,6 +159,15 @@ func (m *Manager) removeParts(ctx context.Context, c *Container, r *Record, o Re
 	return removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id), m.outputDir(c.id))
 }
 
+// dropUnknownRun puts away what a container may have had of whose run nothing is known.
+func (m *Manager) dropUnknownRun(ctx context.Context, c *Container) error {
+	errs := []error{m.dropPins(c.id), m.removeDropIns(c.id)}
+	for _, unit := range health.Units(c.id) {
+		errs = append(errs, m.o.Units.Stop(ctx, unit))
+	}
+	return errors.Join(errs...)
+}
+
 // removedSuffix ends the name of the data directory of a container that is gone, and of which this is to be told: a daemon
 // that is killed meanwhile leaves it to the next one.
 const removedSuffix = ".removed"
@@ -179,7 +195,7 @@ func (m *Manager) tellRemoved() {
 	left, _ := filepath.Glob(filepath.Join(m.records.dir, "*"+removedSuffix)) // the pattern is a good one
 	for _, dir := range left {
 		id := strings.TrimSuffix(filepath.Base(dir), removedSuffix)
-		path := filepath.Join(dir, filepath.Base(m.records.path(id)))
+		path := filepath.Join(dir, recordFile)
 		data, err := os.ReadFile(path)
 		info, statErr := os.Stat(path)
 		if err == nil && statErr == nil && isID(id) { // else it was told

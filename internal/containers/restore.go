@@ -44,6 +44,16 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 	if err != nil {
 		return err
 	}
+	for i := range all {
+		why := all[i].err
+		mended, err := m.records.mend(&all[i])
+		if mended {
+			m.logger(all[i].id, "restore").Warn("The container's record was damaged and is restored from the copy that its run has", "damage", why)
+		}
+		if err != nil {
+			m.logger(all[i].id, "restore").Error("Cannot mend the container's record", "error", err)
+		}
+	}
 	loaded, err := m.o.Units.List(ctx, UnitPattern)
 	if err != nil {
 		return fmt.Errorf("cannot list the containers' units: %w", err)

@@ -204,6 +204,7 @@ func TestRestoreWithoutARecord(t *testing.T) {
 		"another data-root": func(w *world, id string) { assert.NilError(w.t, os.RemoveAll(w.m.dataDir(id))) },
 		"damaged": func(w *world, id string) {
 			assert.NilError(w.t, os.WriteFile(w.m.records.path(id), []byte("{"), 0o600))
+			assert.NilError(w.t, os.Remove(w.m.records.copyPath(id)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
