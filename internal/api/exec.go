@@ -2,13 +2,11 @@ package api
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	"github.com/moby/moby/api/types/container"
 
 	"lrd/internal/containers"
-	"lrd/internal/output"
 	"lrd/internal/sessions"
 )
 
@@ -53,7 +51,8 @@ func (s *Server) execStart(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// execAttached starts a command whose streams the client gets: a session.
+// execAttached starts a command whose streams the client gets: a session. The command begins when the client's connection
+// outlives lrd, and if it cannot be run, its output says why, as with Docker.
 func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.ExecInspectResponse, o containers.ExecStartOptions) error {
 	keys, err := sessions.ParseDetachKeys(string(e.DetachKeys))
 	if err != nil {
@@ -80,15 +79,11 @@ func (s *Server) execAttached(w http.ResponseWriter, r *request, e container.Exe
 		}
 	}()
 	a, err = s.Containers.ExecStart(ctx, e.ID, o)
-	var failed *containers.StartError
-	if errors.As(err, &failed) {
-		return sayExecFailed(w, r, e.ProcessConfig.Tty, failed)
-	}
 	if err != nil {
 		return err
 	}
 	streams := execStreams(e, a, keys)
-	streams.Release = release
+	streams.Release, streams.Begin = release, a.Begin
 	conn, err := hijack(w)
 	if err != nil {
 		streams.Discard()
@@ -137,21 +132,6 @@ func (s *Server) resumeExec(ctx context.Context, saved savedStream, at sessions.
 		return sessions.Streams{}, nil, err
 	}
 	return execStreams(e, a, keys), func() { execOver(a, read) }, nil
-}
-
-// sayExecFailed tells a client that waits for a stream, and learns the exit code afterwards, why there is none.
-// As with Docker, it is the first and last that standard output shows.
-func sayExecFailed(w http.ResponseWriter, r *request, tty bool, why error) error {
-	conn, err := takeOver(w, r.Request, streamType(r.version, tty))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := conn.Write(sessions.Framing{Multiplexed: !tty}.Frame(output.Stdout, []byte(why.Error()+"\r\n"))); err != nil {
-		return nil // the client is gone
-	}
-	conn.Finish(r.Context())
-	return nil
 }
 
 func (s *Server) execResize(w http.ResponseWriter, r *request) error {

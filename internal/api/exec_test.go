@@ -81,7 +81,7 @@ func TestClientHearsWhyAnExecFailed(t *testing.T) {
 	var stdout bytes.Buffer
 	_, err = stdcopy.StdCopy(&stdout, io.Discard, a.Reader)
 	assert.NilError(t, err)
-	assert.Equal(t, stdout.String(), "\r\n")
+	assert.Equal(t, stdout.String(), "no such command")
 	e, err := c.ExecInspect(t.Context(), id, client.ExecInspectOptions{})
 	assert.NilError(t, err)
 	assert.Equal(t, e.ExitCode, 127)

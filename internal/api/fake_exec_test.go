@@ -55,8 +55,12 @@ func (f *fakeContainers) ExecStart(ctx context.Context, id string, o containers.
 	}
 	switch e.request.Cmd[0] {
 	case "nosuch":
-		exited(127)
-		return nil, &containers.StartError{ExitCode: 127}
+		if o.Detach {
+			exited(127)
+			return nil, &containers.StartError{ExitCode: 127}
+		}
+		e.log.add(output.Stdout, "no such command", false)
+		end(127)
 	case "cat":
 		go func() {
 			buf := make([]byte, 4096)

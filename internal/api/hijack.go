@@ -10,25 +10,11 @@ import (
 	"lrd/internal/sessions"
 )
 
-// takeOver takes the connection of a request over from net/http and sends the head of the response: 101
-// UPGRADED to a client that asked for an upgrade, the older 200 to one that did not. From here on HTTP has
-// nothing to say; the caller owns the Conn.
+// hijack takes the connection of a request over from net/http. From here on HTTP has nothing to say; the caller owns
+// the Conn, and sends the head of the response.
 //
 // An error before the takeover is [sessions.ErrNoTakeover], and an HTTP answer is still possible; after any other
 // error the connection is closed.
-func takeOver(w http.ResponseWriter, r *http.Request, mediaType string) (*sessions.Conn, error) {
-	c, err := hijack(w)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := c.Write(upgradeHead(r, mediaType)); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("cannot answer the client: %w", err)
-	}
-	return c, nil
-}
-
-// hijack is takeOver without the head.
 func hijack(w http.ResponseWriter) (*sessions.Conn, error) {
 	raw, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {

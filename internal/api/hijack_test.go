@@ -23,7 +23,10 @@ func TestTakeOver(t *testing.T) {
 			assert.NilError(t, err)
 			got := make(chan string, 1)
 			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				conn, err := takeOver(w, r, mediaTypeMultiplexed)
+				conn, err := hijack(w)
+				if err == nil {
+					_, err = conn.Write(upgradeHead(r, mediaTypeMultiplexed))
+				}
 				if err != nil {
 					t.Error(err)
 					return

@@ -105,6 +105,9 @@ type Attachment struct {
 	StdinOnce bool
 	// Done is closed when the container's run has ended.
 	Done <-chan struct{}
+	// Begin starts what the client waits for, when it is certain that the client outlives the daemon; to be called once. nil where
+	// there is nothing to start.
+	Begin func()
 	// Over is to be called when the client has read all that it will: what was kept for it is removed. It is not called when another process is to go on.
 	// nil where nothing is kept.
 	Over func()

@@ -62,7 +62,8 @@
 // a command that nobody listens to neither waits nor fills the disk. A detached
 // command without a TTY has no streams. That it ran, and its exit code, is known
 // for five minutes after its end, over restarts of the daemon as well. Its client
-// survives these too (package sessions), and its input ends when the client ends
+// survives these too (package sessions), from before the command is started: a start in which the daemon
+// is killed is the next one's to go on with, but never to do twice. And its input ends when the client ends
 // it, or when the client is found gone. Nobody else can be given hold of its
 // streams.
 //

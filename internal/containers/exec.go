@@ -37,10 +37,11 @@ var execOutput = output.Options{MaxSize: 16 << 20, MaxFiles: 2, Patient: true}
 
 // execPhase is how far an exec is. Each arrow is taken by one function.
 //
-//	ExecCreate       ExecStart        launched        endExec
+//	ExecCreate       ExecStart      execStarted       endExec
 //	 ─────────► created ──► starting ──────► running ────────► ended ──► forgotten
-//	                            │                                ▲
-//	                            └── failExec: it could not start ┘
+//	                         │    │                              ▲
+//	              resumeStart└────┘ failExec: it could not start │
+//	          in another process  └──────────────────────────────┘
 type execPhase string
 
 const (
@@ -60,6 +61,8 @@ type execRecord struct {
 	Phase     execPhase                    `json:"phase"`
 	// Detached says that it has no standard streams but a TTY.
 	Detached bool `json:"detached,omitempty"`
+	// ConsoleSize is that of ExecStartOptions.
+	ConsoleSize *[2]uint `json:"consoleSize,omitempty"`
 	// Pid is the process's, as the host numbers it.
 	Pid         int       `json:"pid,omitempty"`
 	StartedAt   time.Time `json:"startedAt,omitzero"`
@@ -90,10 +93,10 @@ type Exec struct {
 	// mu guards what follows, as Container.mu does. It is taken after that one, and never over a call to systemd.
 	mu     sync.Mutex
 	record execRecord
-	// reading says that a client has yet to read what was written, or to leave: it is kept until then. reader is its
-	// place, from before the command begins to when the client is given it.
+	// reading says that a client has yet to read what was written, or to leave: it is kept until then.
 	reading bool
-	reader  *output.Reader
+	// launched says that the start of the command is somebody's business, or is not to be any more.
+	launched bool
 	// looking says that somebody asks systemd for its state, again that there is a reason to ask once more.
 	looking, again bool
 }
@@ -264,7 +267,7 @@ func (m *Manager) ExecInspect(_ context.Context, id string) (container.ExecInspe
 	r := e.snapshot()
 	q := r.Request
 	response := container.ExecInspectResponse{
-		ID: e.id, ContainerID: r.Container, Running: r.Phase == execRunning,
+		ID: e.id, ContainerID: r.Container, Running: r.Phase == execRunning || r.Phase == execStarting,
 		ProcessConfig: &container.ExecProcessConfig{Tty: q.Tty, Entrypoint: q.Cmd[0], Arguments: q.Cmd[1:], Privileged: &q.Privileged, User: q.User},
 		OpenStdin:     q.AttachStdin, OpenStdout: q.AttachStdout, OpenStderr: q.AttachStderr,
 		DetachKeys: []byte(q.DetachKeys),

@@ -171,8 +171,8 @@ func (m *Manager) endExecs(ctx context.Context, c *Container) error {
 // restoreExecs takes back the commands that an earlier daemon has left in
 // containers, which are known already; their descriptors it takes out of
 // descriptors. What belongs to nobody is removed. Nothing here is an error of
-// the restoration: containers come first.
-func (m *Manager) restoreExecs(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) {
+// the restoration: containers come first. It returns those whose start was interrupted.
+func (m *Manager) restoreExecs(ctx context.Context, loaded map[string]units.State, descriptors map[string]ends) (starting []interrupted) {
 	entries, err := os.ReadDir(m.execsDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		m.o.Log.Error("Cannot read the directory of execs", "error", err)
@@ -190,8 +190,17 @@ func (m *Manager) restoreExecs(ctx context.Context, loaded map[string]units.Stat
 		m.mu.Lock()
 		m.execs[id] = e
 		m.mu.Unlock()
-		m.restoreExec(ctx, e, descriptors[id])
+		stored := descriptors[id]
 		delete(descriptors, id)
+		if e.snapshot().Phase == execStarting {
+			_, begun := loaded[execUnit(id)]
+			if begun = begun || exists(e.path(runtimeLog)) || e.pid() != 0; begun {
+				e.launches()
+			}
+			starting = append(starting, interrupted{e, stored, begun})
+			continue
+		}
+		m.restoreExec(ctx, e, stored)
 	}
 	for name := range loaded {
 		if id, ok := execOf(name); ok {
@@ -211,6 +220,60 @@ func (m *Manager) restoreExecs(ctx context.Context, loaded map[string]units.Stat
 			_ = os.RemoveAll(dir)
 		}
 	}
+	return starting
+}
+
+// interrupted is a command that was being started when the daemon before left, with what systemd's store has of it. begun
+// says that systemd has had its unit: it is not launched again, whatever has become of it.
+type interrupted struct {
+	e      *Exec
+	stored ends
+	begun  bool
+}
+
+// resumeStarts goes on with them in the background.
+func (m *Manager) resumeStarts(all []interrupted) {
+	for _, i := range all {
+		m.workers.Go(func() {
+			ctx := context.WithoutCancel(m.ctx)
+			if i.begun {
+				_ = m.noteStart(i.e, m.resumeBegun(ctx, i)) // its client is told, here and below
+				return
+			}
+			i.stored.close()
+			err := i.e.streams.disconnect(ctx)
+			if !i.e.launches() {
+				return // its client has left since
+			}
+			if err == nil {
+				err = m.resumeStart(ctx, i.e)
+			}
+			_ = m.noteStart(i.e, err)
+		})
+	}
+}
+
+// resumeBegun goes on with a command whose unit was started.
+func (m *Manager) resumeBegun(ctx context.Context, i interrupted) error {
+	stored := m.regain(ctx, i.e, i.stored)
+	if i.e.snapshot().streaming() {
+		if err := i.e.connectConsole(stored); err != nil {
+			i.e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+		}
+	}
+	return m.completeStart(ctx, i.e, stored)
+}
+
+// resumeStart starts a command that the daemon before has not come to start, if its client is there: otherwise nobody would know
+// of it.
+func (m *Manager) resumeStart(ctx context.Context, e *Exec) error {
+	if !e.isRead() {
+		return refused(errdefs.ErrUnavailable, "lrd was stopped before it had started the command")
+	}
+	if err := e.c.canExec(); err != nil {
+		return err
+	}
+	return m.launchExec(ctx, e)
 }
 
 // readExec reads an exec's record.
@@ -240,18 +303,19 @@ func (m *Manager) restoreExec(ctx context.Context, e *Exec, stored ends) {
 	case execCreated:
 		stored.close()
 		return
-	case execStarting: // the end of a start that was interrupted is that of a run
-		e.note(func(r *execRecord) { r.Phase = execRunning })
 	case execEnded:
 		if !e.unfinished() {
 			stored.close()
 			close(e.started)
 			return
 		}
-	case execRunning:
+	case execRunning, execStarting:
 	}
-	if err := m.reconnectExec(ctx, e, stored); err != nil {
-		e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+	stored = m.regain(ctx, e, stored)
+	if e.snapshot().streaming() {
+		if err := e.streams.connect(stored); err != nil {
+			e.logger("restore").Error("Cannot collect the output of an exec", "error", err)
+		}
 	}
 	close(e.started)
 }
@@ -292,15 +356,15 @@ func (m *Manager) followExecs(ctx context.Context) {
 	}
 }
 
-// reconnectExec begins to collect the output of a command again.
-func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error {
+// regain is what a command has of streams: what systemd's store has kept, and what can be opened again by path.
+func (m *Manager) regain(ctx context.Context, e *Exec, stored ends) ends {
 	if stored == nil {
 		stored = ends{}
 	}
 	r := e.snapshot()
 	if !r.streaming() {
 		stored.close()
-		return nil
+		return stored
 	}
 	var items []fdstore.Item
 	for _, what := range fdNames(e.request.Tty, e.stdin() && !r.StdinClosed) {
@@ -315,9 +379,10 @@ func (m *Manager) reconnectExec(ctx context.Context, e *Exec, stored ends) error
 		stored[what] = f
 		items = append(items, fdstore.Item{Name: fdName(e.id, what), File: f})
 	}
-	var errs []error
 	if len(items) > 0 {
-		errs = append(errs, m.o.Descriptors.PutAll(ctx, items))
+		if err := m.o.Descriptors.PutAll(ctx, items); err != nil {
+			e.logger("restore").Error("Cannot keep the descriptors of an exec over a restart of lrd", "error", err)
+		}
 	}
-	return errors.Join(append(errs, e.streams.connect(stored))...)
+	return stored
 }

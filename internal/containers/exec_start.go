@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
-	"lrd/internal/output"
 	"lrd/internal/units"
 )
 
@@ -26,11 +25,10 @@ type ExecStartOptions struct {
 	ConsoleSize *[2]uint
 }
 
-// ExecStart runs a command that ExecCreate has prepared. It returns when the
-// command runs; nil with Detach, else a hold on its standard streams, which ctx
-// bounds as with Attach, and whose Over is to be called. Errors: a *StartError when the command cannot be run,
-// ErrNotFound, ErrConflict when it was started before or the container does not
-// run any more.
+// ExecStart runs a command that ExecCreate has prepared. With Detach it returns nil when the command runs. Otherwise it returns
+// at once, with a hold on the standard streams, which ctx bounds as with Attach: its Begin starts the command, and if that fails
+// the output says why. Its Over is to be called. Errors: ErrNotFound, ErrConflict when it was started before
+// or the container does not run; a *StartError when the command cannot be run.
 func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) (*Attachment, error) {
 	e, err := m.findExec(id)
 	if err != nil {
@@ -39,43 +37,43 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions) 
 	if err := e.begin(o); err != nil {
 		return nil, err
 	}
-	if err := m.launchExec(context.WithoutCancel(ctx), e, o); err != nil {
-		err = cannotExec(err)
-		e.logger("start").Info("Cannot execute the command", "error", err)
-		m.failExec(e, err)
-		return nil, err
-	}
-	m.lookExec(e) // it may be over already
 	if o.Detach {
-		return nil, nil
+		return nil, m.startExec(context.WithoutCancel(ctx), e)
 	}
-	e.mu.Lock()
-	reader := e.reader
-	e.reader = nil
-	e.mu.Unlock()
-	return e.attach(ctx, reader), nil
+	reader, err := e.expectClient()
+	if err != nil {
+		return nil, m.noteStart(e, err)
+	}
+	a := e.attach(ctx, reader)
+	a.Begin = func() {
+		if e.launches() && m.ctx.Err() == nil {
+			m.workers.Go(func() { _ = m.startExec(context.WithoutCancel(ctx), e) }) // its client is told
+		}
+	}
+	return a, nil
 }
 
-// ExecAttach gives the client of an exec that ExecStart has given hold of its
-// streams that hold again, in another process: from where its output was on. It
-// is for the time before known of Restore has returned. Errors: ErrNotFound, also
-// when the client had left.
-func (m *Manager) ExecAttach(ctx context.Context, id string, from output.Position) (*Attachment, error) {
-	e, err := m.findExec(id)
-	if err != nil {
-		return nil, err
+// startExec launches a command and tells what came of it.
+func (m *Manager) startExec(ctx context.Context, e *Exec) error {
+	return m.noteStart(e, m.launchExec(ctx, e))
+}
+
+// errLeaving says that the daemon leaves while a command is being started: the next one goes on with that.
+var errLeaving = refused(errdefs.ErrUnavailable, "lrd is being stopped")
+
+// noteStart takes note of how the start of a command went.
+func (m *Manager) noteStart(e *Exec, err error) error {
+	switch {
+	case err == nil:
+		m.lookExec(e) // it may be over already
+		return nil
+	case errors.Is(err, errLeaving):
+		return err
 	}
-	if _, err := os.Stat(e.outputDir()); err != nil {
-		return nil, refused(errdefs.ErrNotFound, "what exec %s has written is gone", id)
-	}
-	out, err := e.streams.output()
-	if err != nil {
-		return nil, err
-	}
-	e.mu.Lock()
-	e.reading = true
-	e.mu.Unlock()
-	return e.attach(ctx, out.Reader(from)), nil
+	err = cannotExec(err)
+	e.logger("start").Info("Cannot execute the command", "error", err)
+	m.failExec(e, err)
+	return err
 }
 
 // cannotExec makes any error of a start one with an exit code: the client is
@@ -105,89 +103,33 @@ func (e *Exec) begin(o ExecStartOptions) error {
 		default:
 			return refused(errdefs.ErrConflict, "exec command %s is already running", e.id)
 		}
-		r.Phase, r.Detached = execStarting, o.Detach
+		r.Phase, r.Detached, r.ConsoleSize = execStarting, o.Detach, o.ConsoleSize
 		return nil
 	})
 }
 
-// attach is the one client's hold on the standard streams.
-func (e *Exec) attach(ctx context.Context, reader *output.Reader) *Attachment {
-	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done, Over: func() {
-		_ = reader.Close() // or what it has not read would hold the command up; it has no error
-		e.clientLeft()
-	}}
-	if e.request.AttachStdin {
-		a.Stdin = &input{ctx: ctx, to: e, streams: e.streams, leaving: e.m.ctx.Done()}
-	}
-	return a
-}
-
-// clientLeft lets go of what was kept for the client. No other one can come, so that the input has ended if it had not.
-func (e *Exec) clientLeft() {
-	e.mu.Lock()
-	e.reading = false
-	e.mu.Unlock()
-	if err := e.streams.closeInput(e.m.ctx); err != nil {
-		e.logger("input").Warn("Cannot end the input of an exec whose client has left", "error", err)
-	}
-	select {
-	case <-e.done:
-		if err := e.dropOutput(); err != nil {
-			e.logger("output").Warn("Cannot remove the output of an exec", "error", err)
-		}
-	default: // putExecAway does it
-	}
-}
-
-// openInput is a descriptor of the client's own for the command's input.
-func (e *Exec) openInput(context.Context, <-chan struct{}) (*os.File, error) {
-	f, err := e.streams.openInput()
-	if f == nil && err == nil {
-		err = os.ErrClosed
-	}
-	return f, err
-}
-
 // launchExec runs the command, and undoes what it did if that fails. The order
 // is that of launch: what has to outlive the daemon is in place before anything runs.
-func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (err error) {
+func (m *Manager) launchExec(ctx context.Context, e *Exec) (err error) {
 	var undo cleanup
 	defer undo.unless(&err)
-	c, r := e.c, e.snapshot()
-	of, _ := c.snapshot()
-	if err := m.writeExec(e, &of, o); err != nil {
+	of, _ := e.c.snapshot()
+	if err := m.writeExec(e, &of); err != nil {
 		return err
 	}
 	endsOf := ends{}
-	if r.streaming() {
+	if e.snapshot().streaming() {
 		endsOf, err = makeEnds(e.path, e.request.Tty, e.stdin(), pipeSize(of, m.o.Config()))
 		if err != nil {
 			return err
 		}
+		undo.add(func() { _ = m.dropStreams(ctx, e) })
 		undo.add(endsOf.close)
-		undo.add(func() { _ = e.streams.disconnect(ctx) })
 		if err := m.o.Descriptors.PutAll(ctx, endsOf.items(e.id)); err != nil {
 			return fmt.Errorf("cannot keep the descriptors of an exec over a restart of lrd: %w", err)
 		}
-		out, err := e.streams.output()
-		if err != nil {
+		if err := e.connectConsole(endsOf); err != nil {
 			return err
-		}
-		undo.add(func() { _ = e.dropOutput() })
-		if err := out.BeginRun(); err != nil {
-			return err
-		}
-		if !o.Detach {
-			// Now, as it may be over, or have written more than is kept, before the client is told that it has begun.
-			e.mu.Lock()
-			e.reading, e.reader = true, out.Reader(output.Position{Through: 1})
-			e.mu.Unlock()
-		}
-		if e.request.Tty {
-			// As with containers: the console's reader first, pipes after the start.
-			if err := e.streams.connect(endsOf); err != nil {
-				return err
-			}
 		}
 	}
 	startErr := m.o.Units.Start(ctx, execUnit(e.id), execProperties(e, of))
@@ -196,13 +138,45 @@ func (m *Manager) launchExec(ctx context.Context, e *Exec, o ExecStartOptions) (
 		return errors.Join(fmt.Errorf("cannot start the unit: %w", startErr), m.putExecUnitAway(ctx, e))
 	}
 	// A job that failed is one whose command may have come and gone before systemd had looked.
+	undo = nil
+	return m.completeStart(ctx, e, endsOf)
+}
+
+// completeStart waits for a command whose unit was started, and connects its output. If the command could not be run,
+// what its start has made is put away.
+func (m *Manager) completeStart(ctx context.Context, e *Exec, endsOf ends) error {
 	pid, err := m.awaitExec(ctx, e)
 	if err != nil {
-		return errors.Join(err, m.putExecUnitAway(ctx, e))
+		endsOf.close()
+		if !errors.Is(err, errLeaving) {
+			err = errors.Join(err, m.putExecUnitAway(ctx, e), m.dropStreams(ctx, e))
+		}
+		return err
 	}
-	undo = nil
 	m.execStarted(ctx, e, pid, endsOf)
 	return nil
+}
+
+// connectConsole begins a run in the output and, with a TTY, takes consoles in: as with containers, the console's reader is
+// there first, and pipes are read after the start.
+func (e *Exec) connectConsole(endsOf ends) error {
+	out, err := e.streams.output()
+	if err == nil {
+		err = out.BeginRun()
+	}
+	if err == nil && e.request.Tty {
+		err = e.streams.connect(endsOf)
+	}
+	return err
+}
+
+// dropStreams closes what a start that failed has opened. What is to be said of it to a client stays.
+func (m *Manager) dropStreams(ctx context.Context, e *Exec) error {
+	err := e.streams.disconnect(ctx)
+	if !e.isRead() {
+		err = errors.Join(err, e.dropOutput())
+	}
+	return err
 }
 
 // stdin says whether the command has an input that is a pipe.
@@ -227,21 +201,29 @@ func (m *Manager) execStarted(ctx context.Context, e *Exec, pid int, endsOf ends
 	m.publishExec(e, events.ActionExecStart, at, nil)
 	e.note(func(*execRecord) {})
 	close(e.started)
+	if !e.snapshot().Detached && !e.isRead() {
+		e.endInput() // its client has left meanwhile
+	}
 	// Nobody has to wait for that; a daemon that is killed before does it at its next start.
 	m.workers.Go(func() { m.bringRuntimeHome(ctx, e) })
 }
 
-// failExec takes note of a command that could not be run.
+// failExec takes note of a command that could not be run, and tells its client.
 func (m *Manager) failExec(e *Exec, err error) {
 	e.note(func(r *execRecord) {
 		r.Phase, r.EndedAt, r.ExitCode = execEnded, time.Now(), startExitCode(err)
 		r.Told = true // what has not begun has no end to tell of
 	})
-	e.mu.Lock()
-	e.reading, e.reader = false, nil // no client is given anything
-	e.mu.Unlock()
+	if e.isRead() {
+		e.say(err.Error())
+	}
 	close(e.started)
 	close(e.done)
+	if !e.isRead() {
+		if err := e.dropOutput(); err != nil {
+			e.logger("start").Warn("Cannot remove the output of an exec", "error", err)
+		}
+	}
 }
 
 const (
@@ -276,7 +258,7 @@ func (m *Manager) awaitExec(ctx context.Context, e *Exec) (pid int, err error) {
 		case <-ctx.Done():
 			return 0, fmt.Errorf("cannot execute the command: the runtime does not start it: %w", context.Cause(ctx))
 		case <-m.ctx.Done():
-			return 0, refused(errdefs.ErrUnavailable, "lrd is being stopped")
+			return 0, errLeaving
 		case <-poll.C:
 		}
 	}

@@ -39,7 +39,18 @@ func (w *world) execute(id string, r container.ExecCreateRequest) (e string, a *
 	w.t.Cleanup(release)
 	a, err := w.m.ExecStart(ctx, e, ExecStartOptions{})
 	assert.NilError(w.t, err)
+	w.begin(e, a)
 	return e, a, func() { release(); a.Over() }
+}
+
+// begin starts the command of an attached client, and waits until that is through.
+func (w *world) begin(e string, a *Attachment) {
+	w.t.Helper()
+	live, err := w.m.findExec(e)
+	assert.NilError(w.t, err)
+	a.Begin()
+	a.Begin() // once is enough
+	<-live.started
 }
 
 func (w *world) inspectExec(e string) container.ExecInspectResponse {
@@ -65,6 +76,14 @@ func (w *world) endedWith(e string, code int) {
 		}
 		return true
 	})
+}
+
+// noOutput waits until nothing is kept of what a command wrote.
+func (w *world) noOutput(e string) {
+	w.t.Helper()
+	live, err := w.m.findExec(e)
+	assert.NilError(w.t, err)
+	eventually(w.t, "the output is gone", func() bool { _, err := os.Stat(live.outputDir()); return os.IsNotExist(err) })
 }
 
 // all is what a client reads to the end.
@@ -106,9 +125,7 @@ func TestExecRuns(t *testing.T) {
 	assert.ErrorContains(t, err, "has already run")
 
 	leave()
-	live, err := w.m.findExec(e)
-	assert.NilError(t, err)
-	eventually(t, "the output is gone", func() bool { _, err := os.Stat(live.outputDir()); return os.IsNotExist(err) })
+	w.noOutput(e)
 	w.heardOf(id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
 
 	w.m.forgetExecs(time.Now().Add(execKept - time.Minute))
@@ -155,6 +172,7 @@ func TestExecOverAtOnce(t *testing.T) {
 	w.units.mu.Unlock()
 	a, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
 	assert.NilError(t, err)
+	a.Begin()
 	<-a.Done
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -240,12 +258,14 @@ func TestExecThatCannotStart(t *testing.T) {
 			r.User = tc.user
 			e := w.exec(id, r)
 			tc.spoil(w, e)
-			_, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
-			var failed *StartError
-			assert.Assert(t, errors.As(err, &failed), "%v", err)
-			assert.ErrorContains(t, err, tc.want)
-			assert.Equal(t, failed.ExitCode, tc.code)
+			a, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{})
+			assert.NilError(t, err)
+			w.begin(e, a)
+			assert.Check(t, is.Contains(all(t, a.Output), tc.want))
+			<-a.Done
 			w.endedWith(e, tc.code)
+			a.Over()
+			w.noOutput(e)
 			assert.DeepEqual(t, w.store.names(), before)
 			assert.DeepEqual(t, w.units.names(), []string{unitName(id)})
 			w.m.forgetExecs(time.Now().Add(execKept + time.Minute))
@@ -428,4 +448,81 @@ func TestExecRestoredWithoutContainer(t *testing.T) {
 	left, err := os.ReadDir(w.m.execsDir())
 	assert.NilError(t, err)
 	assert.Equal(t, len(left), 0)
+}
+
+// TestExecStartInterrupted: a daemon that leaves, or is killed, while a command is being started leaves that to the next one.
+func TestExecStartInterrupted(t *testing.T) {
+	type state struct {
+		w *world
+		e string
+		a *Attachment
+	}
+	setup := func(t *testing.T) *state {
+		w := newWorld(t, 257)
+		s := &state{w: w, e: w.exec(w.started(), attachAll)}
+		var err error
+		s.a, err = w.m.ExecStart(context.Background(), s.e, ExecStartOptions{})
+		assert.NilError(t, err)
+		return s
+	}
+	// comesBack makes the client one that the next daemon has too.
+	comesBack := func(s *state) {
+		s.w.known = func() {
+			var err error
+			s.a, err = s.w.m.ExecAttach(context.Background(), s.e, output.Position{Through: 1})
+			assert.NilError(s.w.t, err)
+		}
+	}
+	runs := func(s *state) {
+		t := s.w.t
+		live, err := s.w.m.findExec(s.e)
+		assert.NilError(t, err)
+		<-live.started
+		assert.Assert(t, s.w.inspectExec(s.e).Running)
+		assert.NilError(t, s.w.units.printUnit(execUnit(s.e), "hello"))
+		s.w.units.exitUnit(execUnit(s.e), 7)
+		assert.Equal(t, all(t, s.a.Output), "hello")
+		s.w.endedWith(s.e, 7)
+		s.a.Over()
+		s.w.noOutput(s.e)
+		s.w.heardOf(live.c.id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
+	}
+	t.Run("before its unit", func(t *testing.T) {
+		s := setup(t)
+		comesBack(s)
+		s.w.restart(nil)
+		runs(s)
+	})
+	t.Run("after its unit", func(t *testing.T) {
+		s := setup(t)
+		s.w.units.mu.Lock()
+		s.w.units.dumb = true
+		s.w.units.mu.Unlock()
+		s.a.Begin()
+		eventually(t, "its unit is there", func() bool { return is.Contains(s.w.units.names(), execUnit(s.e))().Success() })
+		comesBack(s)
+		s.w.restart(func() { assert.NilError(t, os.WriteFile(s.w.m.execDir(s.e)+"/"+pidFile, []byte("77"), 0o600)) })
+		runs(s)
+	})
+	t.Run("in vain", func(t *testing.T) {
+		s := setup(t)
+		comesBack(s)
+		s.w.restart(func() { s.w.arm("Units.Start", errors.New("no unit today")) })
+		assert.Check(t, is.Contains(all(t, s.a.Output), "no unit today"))
+		s.w.endedWith(s.e, 128)
+	})
+	t.Run("its client does not come back", func(t *testing.T) {
+		s := setup(t)
+		s.w.restart(nil)
+		s.w.endedWith(s.e, 128)
+		s.w.noOutput(s.e)
+		assert.Check(t, !is.Contains(s.w.events.actions(s.w.m.all()[0].id), events.ActionExecDie)().Success())
+	})
+	t.Run("its client has left before", func(t *testing.T) {
+		s := setup(t)
+		s.a.Over()
+		s.a.Begin() // too late
+		s.w.endedWith(s.e, 128)
+		s.w.noOutput(s.e)
+	})
 }

@@ -18,9 +18,9 @@ import (
 const execScript = "exec"
 
 // writeExec puts the runtime's view of the command and the unit's scripts on disk.
-func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
+func (m *Manager) writeExec(e *Exec, r *Record) error {
 	b := m.bundleOf(r)
-	process, err := m.execProcess(b, e, r, o)
+	process, err := m.execProcess(b, e, r)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (m *Manager) writeExec(e *Exec, r *Record, o ExecStartOptions) error {
 }
 
 // execProcess is the command as the runtime wants it.
-func (m *Manager) execProcess(b bundle, e *Exec, r *Record, o ExecStartOptions) (*specs.Process, error) {
+func (m *Manager) execProcess(b bundle, e *Exec, r *Record) (*specs.Process, error) {
 	data, err := os.ReadFile(b.path("bundle/config.json"))
 	var spec specs.Spec
 	if err == nil {
@@ -53,8 +53,8 @@ func (m *Manager) execProcess(b bundle, e *Exec, r *Record, o ExecStartOptions) 
 		return nil, fmt.Errorf("cannot read how container %s was started: %w", r.Name, errors.Join(err, errdefs.ErrFailedPrecondition))
 	}
 	request := *e.request
-	if o.ConsoleSize != nil {
-		request.ConsoleSize = o.ConsoleSize
+	if size := e.snapshot().ConsoleSize; size != nil {
+		request.ConsoleSize = size
 	}
 	in := oci.ExecInput{Container: spec.Process, Config: r.Config, Hostname: spec.Hostname, Request: &request, Machine: m.o.Machine}
 	if request.User != "" {

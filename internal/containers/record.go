@@ -291,7 +291,7 @@ type DamageError struct {
 
 // Error names the file and says what to do.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("cannot read its record %s: %s; put it back and restart lrd, or remove the container", e.Path, e.Err)
+	return fmt.Sprintf("cannot read its record: %s; put %s right and restart lrd, or remove the container", e.Err, e.Path)
 }
 
 // Unwrap is what is wrong with the file.

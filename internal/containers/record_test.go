@@ -177,7 +177,7 @@ func TestRecordsSaveAndList(t *testing.T) {
 	assert.Assert(t, is.Len(all, 4))
 	assert.NilError(t, byID["1"].err)
 	assert.Check(t, is.Equal(byID["1"].record.Name, "renamed"))
-	assert.Check(t, is.ErrorContains(byID["2"].err, "cannot read its record "+rs.path(longID("2"))))
+	assert.Check(t, is.ErrorContains(byID["2"].err, "put "+rs.path(longID("2"))+" right"))
 	assert.Check(t, is.ErrorIs(byID["3"].err, fs.ErrNotExist))
 	assert.Check(t, is.ErrorContains(byID["4"].err, "it is that of container"))
 }

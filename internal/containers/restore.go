@@ -67,7 +67,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 		m.index(k.c)
 	}
 	m.holdVolumes(cases)
-	m.restoreExecs(ctx, loaded, descriptors)
+	starting := m.restoreExecs(ctx, loaded, descriptors)
 	if known != nil {
 		known()
 	}
@@ -81,6 +81,7 @@ func (m *Manager) Restore(ctx context.Context, stored Stored, known func()) erro
 		})
 	}
 	_ = group.Wait() // apply has no error: it says what is wrong at the container
+	m.resumeStarts(starting)
 	m.dropHolds(m.ctx)
 	m.thawCommitted()
 	m.releaseVolumes()
@@ -239,6 +240,9 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 		next, _ := follow(k.c.Status(), *k.e.unit) // no event: it has been running
 		k.c.note(func(_ *Record, s *Status) { next.Reason, *s = s.Reason, next })
 	case Adopt:
+		if _, err := os.Lstat(m.records.copyPath(k.c.id)); errors.Is(err, fs.ErrNotExist) {
+			k.c.note(func(*Record, *Status) {}) // a copy again
+		}
 		m.reopen(ctx, k)
 		k.c.adoptRun(k.ends)
 		m.lookHealth(k.c)

@@ -76,6 +76,18 @@ func TestToldOnce(t *testing.T) {
 			w.isGone(id)
 			w.heardOf(id, events.ActionCreate, events.ActionDestroy)
 		})
+		t.Run("exec_start "+name, func(t *testing.T) {
+			w := newWorld(t, 257)
+			id := w.started()
+			e := w.exec(id, container.ExecCreateRequest{})
+			w.killedAt("exec_start: cmd arg", before, w.m.execDir(e)+"/"+execFile, func() {
+				_, err := w.m.ExecStart(t.Context(), e, ExecStartOptions{Detach: true})
+				assert.NilError(t, err)
+			})
+			w.units.exitUnit(execUnit(e), 7)
+			w.endedWith(e, 7)
+			w.heardOf(id, events.ActionCreate, events.ActionStart, "exec_create: cmd arg", "exec_start: cmd arg", events.ActionExecDie)
+		})
 		t.Run("exec_die "+name, func(t *testing.T) {
 			w := newWorld(t, 257)
 			id := w.started()

@@ -86,10 +86,3 @@ func (f Framing) end() []byte {
 	}
 	return nil
 }
-
-// Frame is data as a client gets it from that stream, in a form that is not chunked. It is at most 60 KiB long.
-func (f Framing) Frame(s output.Stream, data []byte) []byte {
-	p := newPiece(f, maxPiece)
-	p.add(s, data)
-	return p.bytes()
-}

@@ -127,6 +127,9 @@ func (m *Manager) Serve(ctx context.Context, conn *Conn, d Description, head []b
 			_ = st.drop()
 		}
 	}
+	if s.Begin != nil {
+		s.Begin()
+	}
 	return m.serve(ctx, r, id, d)
 }
 

@@ -31,6 +31,9 @@ type Streams struct {
 	// Release makes a Write to Stdin that waits for the container return. It is called once, when the session
 	// has ended.
 	Release func()
+	// Begin is called once, when the client is certain to outlive the process, as far as it can: what it waits for may
+	// begin. It must not wait. nil for nothing. It is of Serve alone: what is restored has begun.
+	Begin func()
 	// StandIn says that this process only stands in for another one: that the client is gone, or has ended its input
 	// where that ends the container's, is left for the next process to find. A session does not end of it.
 	StandIn bool

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"gotest.tools/v3/assert"
@@ -271,6 +273,53 @@ func TestExecOutlivesTheDaemon(t *testing.T) {
 			l.assertClean()
 		})
 	}
+}
+
+// TestExecStartKilled: a client whose command is being started when lrd is killed gets all of it, or is cut and nothing was executed.
+func TestExecStartKilled(t *testing.T) {
+	t.Parallel()
+	l := boot(t)
+	l.box()
+	c := l.client()
+	whole := 0
+	for i := range rounds(t, 6, 200) {
+		made, err := c.ExecCreate(t.Context(), "box", client.ExecCreateOptions{
+			Cmd: []string{"sh", "-c", fmt.Sprintf("echo once >>/ran%d; echo hello; exit 7", i)}, AttachStdout: true, AttachStderr: true,
+		})
+		assert.NilError(t, err)
+		got := make(chan string, 1)
+		go func() {
+			time.Sleep(rand.N(150 * time.Millisecond)) // kill9 takes a moment too
+			a, err := c.ExecAttach(t.Context(), made.ID, client.ExecAttachOptions{})
+			if err != nil {
+				got <- ""
+				return
+			}
+			defer a.Close()
+			var stdout bytes.Buffer
+			_, _ = stdcopy.StdCopy(&stdout, io.Discard, a.Reader)
+			got <- stdout.String()
+		}()
+		l.kill9()
+		text := <-got
+		var e client.ExecInspectResult
+		l.eventually(20*time.Second, "the command is over", func() bool {
+			e, err = c.ExecInspect(t.Context(), made.ID, client.ExecInspectOptions{})
+			return err == nil && !e.Running
+		})
+		ran := l.docker("exec", "box", "sh", "-c", fmt.Sprintf("cat /ran%d 2>/dev/null; true", i))
+		if text == "" {
+			assert.Equal(t, ran, "", "round %d: its client was cut, and it was executed; exit code %d", i, e.ExitCode)
+			continue
+		}
+		whole++
+		assert.Equal(t, text, "hello\n", "round %d", i)
+		assert.Equal(t, e.ExitCode, 7, "round %d", i)
+		assert.Equal(t, ran, "once", "round %d", i)
+	}
+	t.Logf("%d of the clients were there to the end", whole)
+	l.docker("rm", "--force", "box")
+	l.assertClean()
 }
 
 // TestExecEndsWithItsContainer: a command has no life of its own, also if it

@@ -73,13 +73,13 @@ func TestForeignRecord(t *testing.T) {
 	l.counts("one", 101)
 	pid, otherPid := l.inspect("one").State.Pid, l.inspect("other").State.Pid
 	address := l.inspect("one").NetworkSettings.Networks["bridge"].IPAddress.String()
-	without := "rm /run/lrd/containers/" + id + "/record.json; "
+	without := "rm -f /run/lrd/containers/" + id + "/record.json; "
 	for _, c := range []struct{ name, reason, script string }{
 		{"of another schema", "its record has schema 7.", `sed -i 's/"major": *1/"major":7/' record.json`},
 		{"mended", "", `head -c 100 record.json >new; mv new record.json`},
 		{"corrupted", "cannot read its record", without + `head -c 100 record.json >new; mv new record.json`},
 		{"empty", "cannot read its record", without + `: >record.json`},
-		{"of another container", "it is that of container " + other, without + `cp ../` + other + `/record.json .`},
+		{"of another container", "cannot read its record: it is that of container", without + `cp ../` + other + `/record.json .`},
 		{"away", "lrd has no record of it", `mv ../` + id + ` /run/elsewhere`},
 	} {
 		l.stopBoth() // what is moved away must not be written to
