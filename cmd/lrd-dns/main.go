@@ -16,27 +16,20 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
+	"lrd/internal/journal"
 	"lrd/internal/names"
 )
 
 func main() {
 	dir := flag.String("dir", "/run/lrd/dns", "the directory of containers' names")
 	flag.Parse()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	log, _ := journal.New(os.Stderr, slog.LevelInfo)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *dir, log); err != nil {
 		log.Error("Cannot serve names", "error", err)
 		os.Exit(1)
 	}
-}
-
-// withoutTime leaves the time to the journal.
-func withoutTime(_ []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.TimeKey {
-		return slog.Attr{}
-	}
-	return a
 }
 
 // run serves the directory until ctx ends. Questions at the control socket come from systemd's socket unit, if there is one.

@@ -26,7 +26,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -38,6 +37,7 @@ import (
 
 	"lrd/internal/fdstore"
 	"lrd/internal/handover"
+	"lrd/internal/journal"
 )
 
 // version is set by the linker.
@@ -47,28 +47,22 @@ var version = "dev"
 const gcPercent = 25
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "version" {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "version":
 		fmt.Println(version)
 		return
+	case len(os.Args) > 1:
+		fmt.Fprintln(os.Stderr, "lrd-standby: it is run by lrd-standby.service, without arguments; lrd-standby version tells its version")
+		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	log := newLog(os.Stderr)
+	log, _ := journal.New(os.Stderr, slog.LevelInfo)
 	err := run(ctx, places{handover.Socket, handover.Record}, log)
 	stop()
 	if err != nil {
 		log.Error(err.Error())
 		os.Exit(1)
 	}
-}
-
-// newLog writes for the journal, which adds the time by itself.
-func newLog(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
 }
 
 // places are where the standby is found.

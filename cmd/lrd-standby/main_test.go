@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
+
+	"lrd/internal/journal"
 )
 
 // The test binary is lrd-standby too, in a directory of its own.
@@ -38,7 +41,8 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 	}
-	if err := run(context.Background(), placesIn(dir), newLog(os.Stderr)); err != nil {
+	log, _ := journal.New(os.Stderr, slog.LevelInfo)
+	if err := run(context.Background(), placesIn(dir), log); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -25,6 +25,7 @@ import (
 	"go.podman.io/storage/pkg/reexec"
 
 	"lrd/internal/config"
+	"lrd/internal/journal"
 )
 
 func main() {
@@ -120,7 +121,7 @@ func commandOf(args []string) (name string, rest []string) {
 func complain(stderr io.Writer, name string, err error) {
 	say := func(line string) { fmt.Fprintln(stderr, "lrd: "+line) }
 	if name == "serve" {
-		log, _ := newLogger(stderr, slog.LevelInfo)
+		log, _ := journal.New(stderr, slog.LevelInfo)
 		say = func(line string) { log.Error(line) }
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -214,7 +215,7 @@ func runServe(ctx context.Context, c *cli) error {
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(c.stderr, cfg.Level())
+	log, level := journal.New(c.stderr, cfg.Level())
 	for _, w := range warnings(cfg) {
 		log.Warn(w)
 	}

@@ -13,11 +13,11 @@ var mayImport = map[string][]string{
 	// The one place that introduces everybody.
 	"cmd/lrd": {
 		"internal/api", "internal/config", "internal/containers", "internal/events", "internal/fdstore", "internal/handover", "internal/images",
-		"internal/logdrivers", "internal/metrics",
+		"internal/journal", "internal/logdrivers", "internal/metrics",
 		"internal/networks", "internal/oci", "internal/output", "internal/reload", "internal/sessions", "internal/units", "internal/volumes",
 	},
 	// Drains while lrd is stopped, and is to stay small: nothing that knows of containers, images or D-Bus.
-	"cmd/lrd-standby": {"internal/fdstore", "internal/handover", "internal/output", "internal/sessions"},
+	"cmd/lrd-standby": {"internal/fdstore", "internal/handover", "internal/journal", "internal/output", "internal/sessions"},
 	// How the two speak to each other.
 	"internal/handover": {"internal/output"},
 	// Parses, calls, answers. Not units or fdstore: the API knows nothing of systemd.
@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"internal/reload": {"internal/config"},
 	// Both sides of the resolver of containers' names.
 	"internal/networks": {"internal/names", "internal/thread"},
-	"cmd/lrd-dns":       {"internal/names", "internal/thread"},
+	"cmd/lrd-dns":       {"internal/journal", "internal/names", "internal/thread"},
 	// Mount namespaces that nothing runs in.
 	"internal/rootfs": {"internal/thread"},
 	// Streams from an output to a client.

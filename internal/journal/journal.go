@@ -1,4 +1,4 @@
-package main
+package journal
 
 import (
 	"bytes"
@@ -12,17 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newLogger is lrd's log: lines on w, each with the priority that the journal reads from its head (sd-daemon(3)). The
-// level may be changed at any time, a reload does. On a terminal the head is the level's name instead.
-func newLogger(w io.Writer, least slog.Level) (*slog.Logger, *slog.LevelVar) {
+// New is a logger that writes to w what is of the level least or above. The level may be changed at any time.
+func New(w io.Writer, least slog.Level) (*slog.Logger, *slog.LevelVar) {
 	level := &slog.LevelVar{}
 	level.Set(least)
-	return slog.New(newJournalHandler(w, level, !isTerminal(w))), level
+	return slog.New(newHandler(w, level, !isTerminal(w))), level
 }
 
-// journalHandler writes "<6>message key=value …". The message comes first and unquoted because that is what a person
-// reads; time, unit and process are the journal's own.
-type journalHandler struct {
+// handler writes the lines of the package's comment.
+type handler struct {
 	attrs      slog.Handler // writes "key=value …\n" into out.line
 	level      slog.Leveler
 	priorities bool // "<6>" at the head, instead of "INFO "
@@ -36,13 +34,13 @@ type lineWriter struct {
 	w    io.Writer
 }
 
-func newJournalHandler(w io.Writer, level slog.Leveler, priorities bool) *journalHandler {
+func newHandler(w io.Writer, level slog.Leveler, priorities bool) *handler {
 	out := &lineWriter{w: w}
 	h := slog.NewTextHandler(&out.line, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutHead})
-	return &journalHandler{attrs: h, level: level, priorities: priorities, out: out}
+	return &handler{attrs: h, level: level, priorities: priorities, out: out}
 }
 
-// withoutHead drops what journalHandler writes itself. Attributes of these names can only be the handler's own at the
+// withoutHead drops what handler writes itself. Attributes of these names can only be the handler's own at the
 // top; a caller's "msg" would be dropped with it, so nobody may name one so.
 func withoutHead(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
@@ -52,10 +50,10 @@ func withoutHead(groups []string, a slog.Attr) slog.Attr {
 }
 
 // Enabled implements [slog.Handler].
-func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 // Handle implements [slog.Handler].
-func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
 	h.out.line.Reset()
@@ -77,14 +75,14 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // WithAttrs implements [slog.Handler].
-func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	c := *h
 	c.attrs = h.attrs.WithAttrs(attrs)
 	return &c
 }
 
 // WithGroup implements [slog.Handler].
-func (h *journalHandler) WithGroup(name string) slog.Handler {
+func (h *handler) WithGroup(name string) slog.Handler {
 	c := *h
 	c.attrs = h.attrs.WithGroup(name)
 	return &c

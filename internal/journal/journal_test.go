@@ -1,4 +1,4 @@
-package main
+package journal
 
 import (
 	"bytes"
@@ -8,9 +8,9 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-func TestJournalHandler(t *testing.T) {
+func TestLines(t *testing.T) {
 	var b bytes.Buffer
-	log, level := newLogger(&b, slog.LevelInfo)
+	log, level := New(&b, slog.LevelInfo)
 	log.Debug("not yet")
 	log.Info("container started", "container", "0123", "unit", "lrd-0123.service")
 	log.With("operation", "restore").WithGroup("g").Warn("odd", "msg", "a b")
@@ -27,9 +27,9 @@ func TestJournalHandler(t *testing.T) {
 `)
 }
 
-func TestHandlerOnTerminal(t *testing.T) {
+func TestLinesOnATerminal(t *testing.T) {
 	var b bytes.Buffer
-	log := slog.New(newJournalHandler(&b, slog.LevelInfo, false))
+	log := slog.New(newHandler(&b, slog.LevelInfo, false))
 	log.Info("hello")
 	log.Error("bye")
 	assert.Equal(t, b.String(), "INFO hello\nERROR bye\n")
