@@ -28,8 +28,9 @@ const (
 	standbyMemory = 8 << 10
 )
 
-// numbering counts until SIGTERM, and ends with exit code 3.
-const numbering = `i=0; trap 'stop=1' TERM; while [ -z "$stop" ]; do i=$((i + 1)); echo $i; read -t 0.001 nothing; done; exit 3`
+// numbering counts until SIGTERM, and ends with exit code 3. It pauses at a FIFO of its own: at its input, which is at its end
+// while nobody has the other side, it would write flat out, and wait for ever if lrd came back between a poll and a read.
+const numbering = `mkfifo /pause; exec 9<>/pause; i=0; trap 'stop=1' TERM; while [ -z "$stop" ]; do i=$((i + 1)); echo $i; read -t 0.001 nothing <&9; done; exit 3`
 
 // standbyStatus is a figure of lrd-standby's /proc/PID/status, in KiB.
 func (l *lab) standbyStatus(name string) (kib int) {
