@@ -77,7 +77,7 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string,
 	defer c.unlock()
 	r, s := c.snapshot()
 	if c.foreign && force {
-		return m.o.Networks.Evict(ctx, c.id, networkRef)
+		return m.evict(ctx, c.id, networkRef)
 	}
 	if c.foreign {
 		return refused(errdefs.ErrFailedPrecondition, "cannot disconnect container %s: %s", r.Name, s.Reason)
@@ -108,6 +108,19 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, ref, networkRef string,
 	}
 	m.publishNetwork(c, events.ActionDisconnect, left)
 	return m.rewriteEtc(c)
+}
+
+// evict takes a container whose Record is not lrd's to change out of a network: its place may be known from there all the same.
+func (m *Manager) evict(ctx context.Context, id, networkRef string) error {
+	n, err := m.o.Networks.Network(networkRef)
+	if err != nil {
+		return err
+	}
+	_, err = m.o.Networks.Disconnect(ctx, id, n.ID, true)
+	if errdefs.IsFailedPrecondition(err) { // it is not
+		return m.o.Networks.Evict(ctx, id, n.ID)
+	}
+	return err
 }
 
 // noteNetworks puts a running container's new place on record.

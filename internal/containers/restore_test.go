@@ -383,6 +383,13 @@ func TestForeignKeepsItsNetwork(t *testing.T) {
 	assert.Check(t, is.DeepEqual(w.networks.names(), []string{id}))
 	_, err := w.m.Attach(t.Context(), id, AttachOptions{Stdout: true, Stream: true})
 	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	// It can be taken out of a network by force only: what is on record is not this version's to change.
+	err = w.m.DisconnectNetwork(t.Context(), id, "bridge", false)
+	assert.Check(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	assert.NilError(t, w.m.DisconnectNetwork(t.Context(), id, "bridge", true))
+	assert.Check(t, is.Len(w.networks.attached[id].Endpoints, 0))
+	w.arm("Networks.Disconnect", refused(errdefs.ErrFailedPrecondition, "it is not known"))
+	assert.ErrorContains(t, w.m.DisconnectNetwork(t.Context(), id, "bridge", true), "endpoint "+id+" not found")
 	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
 	w.becomes(id, container.StateDead)
 	eventually(t, "its network is gone", func() bool { return len(w.networks.names()) == 0 })
