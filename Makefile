@@ -55,8 +55,9 @@ test-integration-%: deps build
 	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=30m $(TESTFLAGS)
 
 .PHONY: soak
-soak: ## the integration tests with many more rounds, and waits that take their time; hours
+soak: ## tests of crashes and of integration with many more rounds, and waits that take their time; hours
 	LRD_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout=1h ./internal/images -run TestKilledAtAnyPoint
+	LRD_SOAK=1 CGO_ENABLED=0 go test -count=1 -timeout=1h ./internal/output ./internal/logdrivers -run TestKill
 	LRD_SOAK=1 $(MAKE) --no-print-directory test-integration TESTFLAGS='-timeout=6h $(TESTFLAGS)'
 
 # What only integration tests are built with is checked too.

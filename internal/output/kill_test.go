@@ -143,6 +143,18 @@ func spawn(t *testing.T, role, dir string, files ...*os.File) (cmd *exec.Cmd, in
 }
 
 // killRounds starts the daemon and kills it with SIGKILL, again and again, at
+// kills is how often a test kills: less with -short, more with LRD_SOAK=1.
+func kills(rounds int) int {
+	switch {
+	case testing.Short():
+		return rounds / 5
+	case os.Getenv("LRD_SOAK") != "":
+		return rounds * 10
+	default:
+		return rounds
+	}
+}
+
 // random moments: some at once, before it is ready, most in full flow.
 func killRounds(t *testing.T, rounds int, role, dir string, files ...*os.File) {
 	t.Helper()
@@ -254,10 +266,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 // TestKill is the promise: two streams written flat out, the drain killed
 // again and again, and the files are exact to the byte.
 func TestKill(t *testing.T) {
-	rounds := 60
-	if testing.Short() {
-		rounds = 10
-	}
+	rounds := kills(60)
 	dir := t.TempDir()
 	stop := make(chan struct{})
 	var finished [2]func() int64
@@ -344,10 +353,7 @@ func rawPTY(t *testing.T) (master, slave *os.File) {
 
 // TestKillConsole does the same to a console, with a pipe between: exact too.
 func TestKillConsole(t *testing.T) {
-	rounds := 30
-	if testing.Short() {
-		rounds = 5
-	}
+	rounds := kills(30)
 	dir := t.TempDir()
 	master, slave := rawPTY(t)
 	assert.NilError(t, unix.Mkfifo(filepath.Join(dir, "via"), 0o600))
@@ -390,10 +396,7 @@ func dup(t *testing.T, f *os.File) *os.File {
 // TestKillConsolePlain shows what Drain with Console promises: nothing doubled
 // or torn, and at most one read lost with each SIGKILL.
 func TestKillConsolePlain(t *testing.T) {
-	rounds := 20
-	if testing.Short() {
-		rounds = 5
-	}
+	rounds := kills(20)
 	dir := t.TempDir()
 	master, slave := rawPTY(t)
 	stop := make(chan struct{})

@@ -333,10 +333,7 @@ func TestRetireRotated(t *testing.T) {
 // TestKillRotating: SIGKILL at any point of rotating and compressing leaves
 // every byte where it was.
 func TestKillRotating(t *testing.T) {
-	rounds := 20
-	if testing.Short() {
-		rounds = 5
-	}
+	rounds := kills(20)
 	for _, role := range []string{"rotate", "remove"} {
 		t.Run(role, func(t *testing.T) {
 			dir := t.TempDir()
