@@ -144,6 +144,7 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 		return err
 	}
 	d.work.Go(func() { d.keepStatus(ctx) })
+	d.work.Go(func() { d.keepThrifty(ctx) })
 	// After READY=1: the containers' slice is ordered after this unit, so that a start before would wait for ourselves.
 	d.work.Go(func() { d.ctrs.Autostart(ctx) })
 
