@@ -126,7 +126,12 @@ func (c *Container) updateLocked(change func(*Record, *Status)) error {
 	change(&r, &s)
 	r.Status = saved(s)
 	if !c.foreign {
-		if err := c.m.records.save(&r); err != nil {
+		err := c.m.records.save(&r)
+		if err != nil && c.status.State == container.StateRemoving {
+			// Its directory has gone under the hands of one who, say, wants to kill it.
+			return refused(errdefs.ErrConflict, "removal of container %s is already in progress", c.id)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/containerd/errdefs"
 
@@ -57,11 +58,15 @@ func (c *Container) adoptRun(descriptors ends) {
 // the next start of the container or of the daemon. The caller holds c.op.
 func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	r, _ := c.snapshot()
-	name := unitName(c.id)
-	errs := []error{m.endExecs(ctx, c), c.streams.disconnect(ctx), m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name)}
+	errs := []error{m.endExecs(ctx, c)}
+	var left error
+	var leaving sync.WaitGroup // nft(8) takes as long as PID 1 does
 	if r.Run != nil && r.Run.Sandbox != nil {
-		errs = append(errs, m.leaveNetworks(ctx, c, r.Run.Sandbox))
+		leaving.Go(func() { left = m.leaveNetworks(ctx, c, r.Run.Sandbox) })
 	}
+	errs = append(errs, c.streams.disconnect(ctx), m.putUnitAway(ctx, &r))
+	leaving.Wait()
+	errs = append(errs, left)
 	if c.foreign { // what else it stands on is not known
 		return errors.Join(append(errs, m.o.Networks.Detach(ctx, c.id))...)
 	}
@@ -84,6 +89,17 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 		s.Reason = homeReason(*r, m.o.Images.Driver())
 	})
 	return nil
+}
+
+// putUnitAway ends a container's unit, if it has not ended, and makes systemd forget it.
+func (m *Manager) putUnitAway(ctx context.Context, r *Record) error {
+	name := unitName(r.ID)
+	if r.HostConfig != nil && !restarts(r.HostConfig.RestartPolicy) {
+		if u, ok := m.o.Units.Known(name); ok && u.ActiveState == "failed" {
+			return m.o.Units.ResetFailed(ctx, name) // nothing of it runs, and nothing follows
+		}
+	}
+	return errors.Join(m.o.Units.Stop(ctx, name), m.o.Units.ResetFailed(ctx, name))
 }
 
 // unmountRootfs unmounts a container's root filesystem, if it is one that this
