@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -188,14 +187,20 @@ func (s *Store) writtenBytes(ctx context.Context, layer *storage.Layer) (int64, 
 }
 
 // treeSize adds up the regular files below dir, a file with several names once.
-// Files that vanish under the walk count nothing.
+// A container may be changing the tree: what vanishes under the walk counts
+// nothing, and a directory that becomes a link leads nowhere.
 func treeSize(ctx context.Context, dir string) (int64, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close() // it is only read
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
 	var total int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
+			if info, statErr := root.Lstat(path); statErr != nil || !info.IsDir() {
 				return nil
 			}
 			return err
