@@ -81,6 +81,8 @@ var errStoppedEarly = errors.New("stopped before the start was through")
 func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (err error) {
 	d := &daemon{log: log, unit: ownUnit()}
 	defer func() { err = errors.Join(err, d.close()) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 
 	// First of all: descriptors of an earlier daemon must neither leak into a child nor be taken for something else.
 	if d.set, err = fdstore.Receive(); err != nil {
@@ -141,7 +143,11 @@ func serve(ctx context.Context, src config.Sources, cfg *config.Config, log *slo
 	d.work.Go(func() { d.watchdog(ctx) })
 
 	if err := d.notify(systemd.SdNotifyReady, "STATUS="+d.status(ctx)); err != nil {
-		return err
+		// Nobody has asked for a stop, which all that was begun waits for.
+		stop()
+		leaving, cancel := context.WithTimeout(context.Background(), requestGrace)
+		defer cancel()
+		return errors.Join(err, d.api.Shutdown(leaving))
 	}
 	d.work.Go(func() { d.keepStatus(ctx) })
 	d.work.Go(func() { d.keepThrifty(ctx) })
