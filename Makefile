@@ -114,6 +114,7 @@ install: ## install what is built, the systemd units, firewalld's zone and the m
 
 .PHONY: deb
 deb: build ## a package for Debian and its kin of what is built, in bin/
+	rm -f $(BIN)/lrd_*.deb
 	packaging/deb/build $(BIN) $(VERSION)
 
 .PHONY: clean
