@@ -237,7 +237,7 @@ func TestExitedScript(t *testing.T) {
 			for i, code := range []int{0, 7, 143} {
 				assert.Check(t, is.Equal(notes[i].code, code))
 				assert.Check(t, is.Equal(notes[i].invocation, invocation))
-				assert.Check(t, !notes[i].oom)
+				assert.Check(t, notes[i].oomKills == 0)
 				if policy == "always" && path == asked {
 					assert.Check(t, notes[i].at.Equal(time.Date(2000, 1, 1, 0, 0, 5, 250000000, time.UTC)), "%s", notes[i].at)
 				} else {

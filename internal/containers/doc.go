@@ -146,6 +146,8 @@
 //     nothing left to look at. So one that is stuck delays no other;
 //   - a container with a TTY has a goroutine that takes consoles in, until
 //     disconnect or leave;
+//   - Run has one more, which hears of processes that the kernel kills as memory
+//     ran out (oom.go);
 //   - Close ends all of them and waits for them.
 //
 // An Exec that systemd has said something of has a worker likewise.

@@ -33,7 +33,7 @@ type exitNote struct {
 	invocation string
 	at         time.Time // zero from parseExit if it is noted beside the list
 	code       int
-	oom        bool
+	oomKills   int // how many of its processes the kernel killed as memory ran out
 }
 
 // readExits reads the list, oldest first. Lines that make no sense are left
@@ -78,7 +78,7 @@ func parseExit(line string) (exitNote, bool) {
 	if len(fields) != 6 {
 		return exitNote{}, false
 	}
-	n := exitNote{invocation: fields[0], oom: fields[5] != "0"}
+	n := exitNote{invocation: fields[0]}
 	if fields[1] != unknown {
 		sec, nsec, _ := strings.Cut(fields[1], ".")
 		s, err1 := strconv.ParseInt(sec, 10, 64)
@@ -88,6 +88,11 @@ func parseExit(line string) (exitNote, bool) {
 		}
 		n.at = time.Unix(s, ns)
 	}
+	kills, err := strconv.Atoi(fields[5])
+	if err != nil {
+		return exitNote{}, false
+	}
+	n.oomKills = kills
 	switch fields[3] {
 	case "exited":
 		code, err := strconv.Atoi(fields[4])

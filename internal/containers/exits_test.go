@@ -25,12 +25,12 @@ func TestParseExit(t *testing.T) {
 		want exitNote
 		ok   bool
 	}{
-		{"aa 1700000000.123456789 success exited 0 0", exitNote{"aa", when, 0, false}, true},
-		{"aa 1700000000.123456789 exit-code exited 7 0", exitNote{"aa", when, 7, false}, true},
-		{"aa 1700000000.123456789 signal killed KILL 0", exitNote{"aa", when, 137, false}, true},
-		{"aa 1700000000.123456789 core-dump dumped SEGV 0", exitNote{"aa", when, 139, false}, true},
-		{"aa 1700000000.123456789 oom-kill killed KILL 2", exitNote{"aa", when, 137, true}, true},
-		{"- 1700000000.000000000 success exited 0 0", exitNote{unknown, time.Unix(1700000000, 0), 0, false}, true},
+		{"aa 1700000000.123456789 success exited 0 0", exitNote{"aa", when, 0, 0}, true},
+		{"aa 1700000000.123456789 exit-code exited 7 0", exitNote{"aa", when, 7, 0}, true},
+		{"aa 1700000000.123456789 signal killed KILL 0", exitNote{"aa", when, 137, 0}, true},
+		{"aa 1700000000.123456789 core-dump dumped SEGV 0", exitNote{"aa", when, 139, 0}, true},
+		{"aa 1700000000.123456789 oom-kill killed KILL 2", exitNote{"aa", when, 137, 2}, true},
+		{"- 1700000000.000000000 success exited 0 0", exitNote{unknown, time.Unix(1700000000, 0), 0, 0}, true},
 		{line: ""},
 		{line: "aa 1700000000.123456789 success exited 0"},       // torn
 		{line: "aa 1700000000.123456789 success exited 0 0 0"},   // two in one
@@ -143,7 +143,12 @@ func TestAddMissed(t *testing.T) {
 	exit := func(second, code int) incident { return incident{exited: true, at: at(second), code: code} }
 	start := incident{at: at(9)}
 	oom := noteOf("a", 4, 137)
-	oom.oom = true
+	oom.oomKills = 2
+	killed := func(n int) Status {
+		s := cur
+		s.OOMKilled, s.OOMKills = true, n
+		return s
+	}
 	for _, tc := range []struct {
 		name      string
 		cur, next Status
@@ -153,6 +158,9 @@ func TestAddMissed(t *testing.T) {
 	}{
 		{"nothing was missed", cur, cur, []incident{exit(4, 1)}, []exitNote{noteOf("a", 4, 1)}, []incident{exit(4, 1)}},
 		{"the out-of-memory killer", cur, cur, []incident{exit(4, 137)}, []exitNote{oom}, []incident{{exited: true, at: at(4), code: 137, oom: true}}},
+		{"its work was told", killed(2), killed(2), []incident{exit(4, 137)}, []exitNote{oom}, []incident{{exited: true, at: at(4), code: 137, oom: true, oomTold: true}}},
+		{"a part of its work was told", killed(1), killed(1), []incident{exit(4, 137)}, []exitNote{oom}, []incident{{exited: true, at: at(4), code: 137, oom: true}}},
+		{"its work was told, and a restart was missed", killed(2), next("b"), []incident{start}, []exitNote{oom}, []incident{{exited: true, at: at(4), code: 137, oom: true, oomTold: true}, start}},
 		{"one restart", cur, next("b"), []incident{start}, []exitNote{noteOf("a", 4, 1)}, []incident{exit(4, 1), start}},
 		{"three restarts", cur, next("d"), []incident{start}, []exitNote{noteOf("a", 4, 1), noteOf("b", 5, 2), noteOf("c", 6, 3)}, []incident{exit(4, 1), exit(5, 2), exit(6, 3), start}},
 		{"a restart whose end is known", waiting, next("b"), []incident{start}, []exitNote{noteOf("a", 2, 1)}, []incident{start}},

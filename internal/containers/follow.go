@@ -18,7 +18,7 @@ import (
 // as Docker's.
 const lostExitCode = 255
 
-// inbox is what systemd has said of a container's unit and nobody has looked at.
+// inbox is what systemd, or the kernel (oom.go), has said of a container's unit and nobody has looked at.
 type inbox struct {
 	// mu guards what follows; it is taken last.
 	mu      sync.Mutex
@@ -108,7 +108,11 @@ const askPause = time.Second
 // waiting for its restart. Only of a unit that is gone, the announcement is all
 // that there is. The caller holds c.op.
 func (m *Manager) look(ctx context.Context, c *Container, change units.Change) error {
-	if change.State.Name != unitName(c.id) {
+	switch change.State.Name {
+	case unitName(c.id):
+	case memoryEvents:
+		return m.lookOOM(ctx, c)
+	default:
 		if settled(change.State) {
 			m.lookHealth(c)
 		}
@@ -261,27 +265,34 @@ func addMissed(cur, next Status, told []incident, notes []exitNote) []incident {
 		switch {
 		case n.invocation == next.InvocationID:
 			for i := range told {
-				told[i].oom = told[i].oom || told[i].exited && n.oom
+				told[i].oom = told[i].oom || told[i].exited && n.oomKills > 0
+				told[i].oomTold = told[i].exited && cur.hasTold(n)
 			}
 		case n.invocation == cur.InvocationID && cur.State == container.StateRestarting:
 			// told when it was seen
 		case n.invocation == cur.InvocationID && cur.Running(), n.at.After(cur.StartedAt) && cur.InvocationID != "":
-			missed = append(missed, incident{exited: true, at: n.at, code: n.code, oom: n.oom})
+			missed = append(missed, incident{exited: true, at: n.at, code: n.code, oom: n.oomKills > 0, oomTold: cur.hasTold(n)})
 		}
 	}
 	return append(missed, told...)
+}
+
+// hasTold says whether all that the OOM killer did to the run that n is about was told when it happened.
+func (s Status) hasTold(n exitNote) bool {
+	return n.invocation == s.InvocationID && n.oomKills > 0 && n.oomKills <= s.OOMKills
 }
 
 // tell publishes what happened, and draws the run's boundary in its output.
 func (m *Manager) tell(c *Container, i incident) {
 	if !i.exited {
 		c.invoked()
+		m.watchOOM(c)
 		m.publishOnce(c, events.ActionStart, i.at, nil)
 		return
 	}
 	c.exited()
 	_, s := c.snapshot()
-	if i.oom {
+	if i.oom && !i.oomTold {
 		m.publishOnce(c, events.ActionOOM, i.at, nil)
 	}
 	m.publishOnce(c, events.ActionDie, i.at, map[string]string{

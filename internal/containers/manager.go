@@ -126,6 +126,7 @@ type Manager struct {
 	execs map[string]*Exec
 
 	holds holds
+	ooms  *oomWatch
 
 	// drained has a lock of its own.
 	drained drained
@@ -143,12 +144,17 @@ func New(o Options) *Manager {
 		o.LogDrivers = logdrivers.New()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	ooms, err := newOOMWatch()
+	if err != nil {
+		o.Log.Warn("Processes that are killed as memory ran out are told of at their container's end only", "error", err)
+	}
 	return &Manager{
 		o:       o,
 		records: records{filepath.Join(o.DataRoot, "containers"), filepath.Join(o.ExecRoot, "containers")},
 		byID:    map[string]*Container{},
 		names:   map[string]string{},
 		execs:   map[string]*Exec{},
+		ooms:    ooms,
 		ctx:     ctx,
 		cancel:  cancel,
 	}
@@ -158,6 +164,11 @@ func New(o Options) *Manager {
 // closed or ctx is done. changes must have been subscribed to before Restore
 // was called, so that nothing falls between.
 func (m *Manager) Run(ctx context.Context, changes <-chan units.Change) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { m.followOOM(ctx) })
+	defer watching.Wait()
+	defer cancel()
 	forget := time.NewTicker(time.Minute)
 	defer forget.Stop()
 	for {
@@ -196,7 +207,7 @@ func (m *Manager) Close() error {
 	m.cancel()
 	m.workers.Wait()
 	m.stopForwarding()
-	var first error
+	first := m.ooms.close()
 	for _, c := range m.all() {
 		if err := c.streams.leave(); err != nil && first == nil {
 			first = fmt.Errorf("cannot close the output of container %s: %w", c.id, err)

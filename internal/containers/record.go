@@ -127,6 +127,7 @@ type SavedStatus struct {
 	Pid             int                      `json:"pid,omitempty"`
 	ExitCode        int                      `json:"exitCode,omitempty"`
 	OOMKilled       bool                     `json:"oomKilled,omitempty"`
+	OOMKills        int                      `json:"oomKills,omitempty"`
 	Error           string                   `json:"error,omitempty"`
 	InvocationID    string                   `json:"invocationID,omitempty"`
 	StartedAt       time.Time                `json:"startedAt,omitzero"`
@@ -139,7 +140,7 @@ type SavedStatus struct {
 // anew at each start.
 func saved(s Status) SavedStatus {
 	return SavedStatus{
-		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
+		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, OOMKills: s.OOMKills, Error: s.Error,
 		InvocationID: s.InvocationID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
 	}
 }
@@ -147,7 +148,7 @@ func saved(s Status) SavedStatus {
 // live is the Status that a Record tells of.
 func (s SavedStatus) live() Status {
 	return Status{
-		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
+		State: s.State, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, OOMKills: s.OOMKills, Error: s.Error,
 		InvocationID: s.InvocationID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, RestartCount: s.RestartCount, ManuallyStopped: s.ManuallyStopped,
 	}
 }

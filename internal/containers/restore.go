@@ -248,6 +248,9 @@ func (m *Manager) apply(ctx context.Context, k *restoring) {
 		m.lookHealth(k.c)
 		m.goOnBeginning(ctx, k.c, *k.e.unit)
 		m.observe(ctx, k.c, *k.e.unit, false)
+		if k.c.Status().Running() {
+			m.watchOOM(k.c)
+		}
 	case Over:
 		m.reopen(ctx, k)
 		k.c.adoptRun(k.ends)

@@ -35,7 +35,7 @@ func (c *Container) beginRun(saved *Run) error {
 	c.inbox.clear() // what was said of an earlier unit of this name
 	return c.update(func(r *Record, s *Status) {
 		r.Run, r.LastBoot = saved, saved.BootID
-		s.RestartCount, s.ManuallyStopped, s.Error, s.OOMKilled = 0, false, "", false
+		s.RestartCount, s.ManuallyStopped, s.Error, s.OOMKilled, s.OOMKills = 0, false, "", false, 0
 		c.run.stopping = false
 	})
 }
@@ -128,6 +128,7 @@ func (c *Container) invoked() {
 
 // exited takes over what an invocation has left in its pipes, and lets those know who follow it.
 func (c *Container) exited() {
+	c.m.ooms.remove(c.id)
 	c.streams.drainRest()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,8 +34,10 @@ type Status struct {
 	// Pid is that of the container's init while it runs, 0 otherwise.
 	Pid int
 	// ExitCode is that of the last run once it is over, 0 while there is one: the exit status, or 128 and the signal's number.
-	ExitCode  int
+	ExitCode int
+	// OOMKilled says that the kernel killed a process of the last invocation as memory ran out, and OOMKills how many have been told of while it runs.
 	OOMKilled bool
+	OOMKills  int
 	// Error says why the last start failed; empty after one that did not.
 	Error string
 	// InvocationID is systemd's name for the last run.
@@ -60,7 +62,9 @@ type incident struct {
 	exited bool // otherwise it started
 	at     time.Time
 	code   int
-	oom    bool
+	oom    bool // the kernel killed some of it as memory ran out
+	// oomTold says that this has been told when it happened.
+	oomTold bool
 }
 
 // follow derives what a container is doing from what it was doing and what
@@ -83,7 +87,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 		next.InvocationID = u.InvocationID
 		next.StartedAt = u.ExecMainStart
 		next.ExitCode = 0
-		next.OOMKilled = false
+		next.OOMKilled, next.OOMKills = false, 0
 		next.Error = ""
 		told = append(told, incident{at: u.ExecMainStart})
 	}
@@ -95,7 +99,7 @@ func follow(cur Status, u units.State) (Status, []incident) {
 			next.ExitCode = exitCode(u)
 			next.FinishedAt = u.ExecMainExit
 			next.OOMKilled = u.Result == "oom-kill"
-			told = append(told, incident{exited: true, at: next.FinishedAt, code: next.ExitCode, oom: next.OOMKilled})
+			told = append(told, incident{exited: true, at: next.FinishedAt, code: next.ExitCode, oom: next.OOMKilled, oomTold: next.OOMKilled && next.OOMKills > 0})
 		}
 		next.Pid = 0
 		next.State = container.StateExited
