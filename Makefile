@@ -54,6 +54,14 @@ test-integration-%: deps build
 	trap sweep EXIT; \
 	cd test/integration; GOFLAGS='$(GOFLAGS),integration' CGO_ENABLED=0 go test -count=1 -timeout=30m $(TESTFLAGS)
 
+# Its qemu is installed here only; no part of `make test`.
+.PHONY: test-vm
+test-vm: build ## limits, reboot and shutdown in a full virtual machine, emulated in software; minutes
+	./test/lab/lab deps vm
+	export LRD_BIN=$(abspath $(LRD_BIN)) LRD_LAB=$(CURDIR)/test/lab/lab; \
+	"$$LRD_LAB" vm; \
+	cd test/vm; GOFLAGS='$(GOFLAGS),vm' CGO_ENABLED=0 go test -count=1 -timeout=3h -v $(TESTFLAGS)
+
 .PHONY: soak
 soak: ## tests of crashes and of integration with many more rounds, and waits that take their time; hours
 	LRD_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout=1h ./internal/images -run TestKilledAtAnyPoint
@@ -62,7 +70,7 @@ soak: ## tests of crashes and of integration with many more rounds, and waits th
 
 # What only integration tests are built with is checked too.
 .PHONY: lint
-lint: export GOFLAGS := $(GOFLAGS),integration
+lint: export GOFLAGS := $(GOFLAGS),integration,vm
 lint: ## formatting, vet, staticcheck, golangci-lint, shellcheck
 	@unformatted=$$($(tool) gofumpt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):" $$unformatted; exit 1; fi

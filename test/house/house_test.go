@@ -45,8 +45,8 @@ var list = sync.OnceValues(func() ([]pkg, error) {
 		}
 	}
 	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Dir,Doc,GoFiles,Imports,TestGoFiles,TestImports,XTestGoFiles,XTestImports", module+"...")
-	// The tags of the build, and the one behind which some tests are.
-	cmd.Env = append(os.Environ(), "GOFLAGS=-tags=containers_image_openpgp,exclude_graphdriver_btrfs,integration")
+	// The tags of the build, and those behind which some tests are.
+	cmd.Env = append(os.Environ(), "GOFLAGS=-tags=containers_image_openpgp,exclude_graphdriver_btrfs,integration,vm")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

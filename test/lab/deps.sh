@@ -10,12 +10,14 @@ deps_of() {
     test) echo docker-registry=docker-registry skopeo=skopeo buildah=buildah docker-compose=docker-compose wrk=wrk \
         node=nodejs npm=npm \
         gcc=gcc /usr/include/stdio.h=libc6-dev git=git curl=curl ;;
+    vm) echo qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap /usr/sbin/mkfs.ext4=e2fsprogs ;;
     lint) echo shellcheck=shellcheck ;;
     *) die "deps: no group '$1'" ;;
     esac
 }
 
 # deps_install GROUP…|all: asks apt only for what is missing, so that a complete machine pays nothing.
+# all is without vm, which is large and for one target.
 deps_install() {
     local group entry have package missing=()
     [ "${*}" != all ] || set -- lab trixie test lint
