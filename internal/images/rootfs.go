@@ -198,11 +198,11 @@ func treeSize(ctx context.Context, dir string) (int64, error) {
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
 	var total int64
-	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+		if changedMeanwhile(err) {
+			return nil
+		}
 		if err != nil {
-			if info, statErr := root.Lstat(path); statErr != nil || !info.IsDir() {
-				return nil
-			}
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -212,10 +212,10 @@ func treeSize(ctx context.Context, dir string) (int64, error) {
 			return nil
 		}
 		info, err := d.Info()
+		if changedMeanwhile(err) {
+			return nil
+		}
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
 			return err
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
@@ -229,6 +229,16 @@ func treeSize(ctx context.Context, dir string) (int64, error) {
 		return nil
 	})
 	return total, err
+}
+
+// changedMeanwhile says whether an error of os.Root is of a name that has become another one's: that leads nowhere, to no directory,
+// through a link, or, which is the one error that is not the system's, out of the tree.
+func changedMeanwhile(err error) bool {
+	var errno syscall.Errno
+	if err == nil {
+		return false
+	}
+	return !errors.As(err, &errno) || errno == syscall.ENOENT || errno == syscall.ENOTDIR || errno == syscall.ELOOP
 }
 
 // RootfsImage is the ID of the image that a container's root filesystem stands
