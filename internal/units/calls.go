@@ -99,23 +99,32 @@ func (m *Manager) Thaw(ctx context.Context, name string) error {
 func (m *Manager) freezer(ctx context.Context, verb, method, wanted, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
+	var s State
+	// late says what is known when the time is over, whatever was being asked just then.
+	late := func(err error) error {
+		if s.FreezerState == "" || ctx.Err() == nil {
+			return err
+		}
+		return fmt.Errorf("cannot %s unit %s: it is %s: %w", verb, name, s.FreezerState, context.Cause(ctx))
+	}
 	for pause := time.Millisecond; ; pause = min(2*pause, freezeAgain) {
 		if pause == time.Millisecond || pause == freezeAgain {
 			if err := m.simple(ctx, verb, name, method, name); err != nil {
-				return err
+				return late(err)
 			}
 		}
-		s, err := m.State(ctx, name)
+		now, err := m.State(ctx, name)
 		if err != nil {
-			return fmt.Errorf("cannot %s unit %s: %w", verb, name, err)
+			return late(fmt.Errorf("cannot %s unit %s: %w", verb, name, err))
 		}
+		s = now
 		// "frozen-by-parent" (since 256): its slice is frozen, and nothing about that can be changed here.
 		if s.FreezerState == wanted || s.FreezerState == "frozen-by-parent" {
 			m.do(func(t *tracker) { t.froze(name, s.FreezerState) })
 			return nil
 		}
 		if err := sleep(ctx, pause); err != nil {
-			return fmt.Errorf("cannot %s unit %s: it is %s: %w", verb, name, s.FreezerState, context.Cause(ctx))
+			return late(fmt.Errorf("cannot %s unit %s: %w", verb, name, err))
 		}
 	}
 }

@@ -322,7 +322,7 @@ func TestFreezeIsAwaited(t *testing.T) {
 	assert.NilError(t, m.Freeze(t.Context(), testUnit))
 	assert.Check(t, is.Equal(receive(t, w).State.FreezerState, "frozen"))
 	f.set(testUnit, map[string]any{"FreezerState": "freezing"})
-	// On a machine that is busy the deadline may pass while the state is read; the longer it is, the less likely.
+	// On a machine that is busy the deadline may pass before the state is known; the longer it is, the less likely.
 	for patience := 20 * time.Millisecond; ; patience *= 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := m.Thaw(ctx, testUnit)
@@ -331,7 +331,7 @@ func TestFreezeIsAwaited(t *testing.T) {
 		if strings.Contains(err.Error(), "it is freezing") {
 			return
 		}
-		assert.Assert(t, patience < 5*time.Second, "%v", err)
+		assert.Assert(t, patience < time.Minute, "%v", err)
 	}
 }
 

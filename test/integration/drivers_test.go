@@ -215,8 +215,8 @@ func TestLogDrivers(t *testing.T) {
 		l.docker("rm", "quiet")
 	})
 
-	t.Run("syslog that goes and comes back", func(t *testing.T) { l.syslogGoneAndBack(t) })
-	t.Run("fluentd that goes and comes back", func(t *testing.T) { l.fluentdGoneAndBack(t) })
+	t.Run("syslog that goes and comes back", func(t *testing.T) { l.in(t).syslogGoneAndBack(t) })
+	t.Run("fluentd that goes and comes back", func(t *testing.T) { l.in(t).fluentdGoneAndBack(t) })
 
 	t.Run("default", func(t *testing.T) {
 		old := l.docker("create", "busybox", "true")
