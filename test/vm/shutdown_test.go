@@ -87,27 +87,6 @@ func reboot(m *machine) {
 	assert.Assert(m.t, strings.Contains(strings.Join(journal[daemon:], "\n"), "\nlrd.service: Deactivated successfully"), "%q", journal[daemon:])
 }
 
-// powerCut is the machine's, in the middle of everything.
-func powerCut(m *machine) {
-	m.sh(`docker run --detach --name counting --restart always busybox sh -c 'i=0; while :; do i=$((i+1)); echo line $i; usleep 50000; done'`)
-	m.eventually("[ $(docker logs counting | wc -l) -gt 20 ]")
-	all := m.sh("docker ps --all --quiet | sort")
-	m.restarts("echo 1 >/proc/sys/kernel/sysrq; echo b >/proc/sysrq-trigger")
-
-	assert.Equal(m.t, m.sh("docker ps --all --quiet | sort"), all)
-	for name, want := range map[string]string{"no": "exited 3", "always": "running 0", "unless-stopped": "running 0", "failed": "running 0", "counting": "running 0"} {
-		m.eventually("[ \"$(docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' " + name + ")\" = '" + want + "' ]")
-	}
-	// The last seconds may be lost. What is there is whole and in order.
-	m.eventually("docker logs --tail 1 counting | grep -q line")
-	m.sh(`docker logs counting >/data/counted; busybox awk '
-		$0 == "line 1" { runs++; n = 0 }
-		$0 != "line " ++n { print NR ": " $0; bad = 1; exit }
-		END { print NR " lines in " runs " runs"; exit bad || runs < 1 || runs > 2 }' /data/counted`)
-	assert.Equal(m.t, m.sh("systemctl list-units --failed --plain --no-legend"), "")
-	m.sh("docker rm --force counting")
-}
-
 // powerOff ends the machine, with containers in it.
 func powerOff(m *machine) {
 	m.sh("(sleep 1; systemctl poweroff) >/dev/null 2>&1 </dev/null &")

@@ -34,7 +34,6 @@ func TestMachine(t *testing.T) {
 		{"Devices", devices},
 		{"Update", update},
 		{"Reboot", reboot},
-		{"PowerCut", powerCut},
 		{"PowerOff", powerOff},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(m.in(t)) }) {
