@@ -129,8 +129,9 @@ func TestStandby(t *testing.T) {
 	lines, behind := l.truly("writer")
 	t.Logf("%d lines; the longest write took %s; times are at most %s behind", wrote, longest, behind)
 	assert.Equal(t, lines, wrote)
-	assert.Check(t, longest < away(t)/2)
-	assert.Check(t, behind < away(t)/2)
+	// Without somebody who drains it would be as long as lrd was away, and more.
+	assert.Check(t, longest < away(t))
+	assert.Check(t, behind < away(t))
 
 	said := l.docker("logs", "talker") + "\n"
 	assert.Equal(t, checkCount(t, strings.NewReader(strings.ReplaceAll(said, "\r\n", "\n"))), 300000)
