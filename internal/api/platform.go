@@ -15,7 +15,7 @@ import (
 func (p *params) platforms(name string) (all []ocispec.Platform) {
 	for _, s := range p.values[name] {
 		var one ocispec.Platform
-		ok := true
+		var ok bool
 		switch {
 		case s == "":
 			continue

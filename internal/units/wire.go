@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -71,7 +72,11 @@ func (w *wire) Write(p []byte) (int, error) {
 // awaitRead waits until the other side has read all that was written. There is nothing to wait for but time; it takes PID 1 less than a millisecond.
 // The end of the dialling, which closes the connection, is the end of this too.
 func (w *wire) awaitRead() error {
-	conn, err := w.Conn.(syscall.Conn).SyscallConn()
+	sock, ok := w.Conn.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("a %T is no socket", w.Conn)
+	}
+	conn, err := sock.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -141,10 +146,10 @@ func (f *filter) wants(fields []byte, order binary.ByteOrder) bool {
 			return true
 		}
 		at = begin + int(size)
-		switch code {
-		case dbus.FieldPath:
+		if code == dbus.FieldPath {
 			path = fields[begin:at]
-		case dbus.FieldMember:
+		}
+		if code == dbus.FieldMember {
 			member = fields[begin:at]
 		}
 		at++ // the zero byte at its end

@@ -21,10 +21,10 @@ type noted struct {
 	Processor time.Duration // of its own, from the go-ahead on
 }
 
-// used is the processor time of this process, or of the children that have ended.
-func used(who int) (time.Duration, error) {
+// used is the processor time of this process.
+func used() (time.Duration, error) {
 	var u unix.Rusage
-	if err := unix.Getrusage(who, &u); err != nil {
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		return 0, err
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
@@ -55,7 +55,7 @@ func write(args []string) error {
 	if _, err := wait.Read(make([]byte, 1)); err != nil {
 		return fmt.Errorf("no go-ahead: %w", err)
 	}
-	before, err := used(unix.RUSAGE_SELF)
+	before, err := used()
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func write(args []string) error {
 		return err
 	}
 	ended := time.Now()
-	after, err := used(unix.RUSAGE_SELF)
+	after, err := used()
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func spliceLoop(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := used(unix.RUSAGE_SELF)
+	before, err := used()
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func spliceLoop(ctx context.Context, args []string) (err error) {
 		}
 	}
 	took := time.Since(began)
-	after, err := used(unix.RUSAGE_SELF)
+	after, err := used()
 	if err != nil {
 		return err
 	}
