@@ -61,6 +61,13 @@ func (e *Exec) launches() (first bool) {
 	return first
 }
 
+// isLaunched says whether the command has begun to be started.
+func (e *Exec) isLaunched() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.launched
+}
+
 // attach is the one client's hold on the standard streams.
 func (e *Exec) attach(ctx context.Context, reader *output.Reader) *Attachment {
 	a := &Attachment{TTY: e.request.Tty, StdinOnce: true, Output: reader, Done: e.done, Over: func() {

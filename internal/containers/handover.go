@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"lrd/internal/handover"
 )
@@ -14,6 +15,7 @@ import (
 // running containers, and commands in them, have, and calls leave when that process has it; what follows released is a
 // container's ID that it may begin with. pass borrows the files. When HandOver returns all is left, whatever pass did.
 func (m *Manager) HandOver(pass func(h handover.Holding, leave func(released func(id string))) error) error {
+	m.awaitExecStarts()
 	m.cancel()
 	m.workers.Wait()
 	m.stopForwarding()
@@ -43,6 +45,25 @@ func (m *Manager) HandOver(pass func(h handover.Holding, leave func(released fun
 		}
 	})
 	return errors.Join(err, m.Close())
+}
+
+// execStartGrace bounds the wait for commands that are being started; it takes the runtime some 100 ms.
+const execStartGrace = 5 * time.Second
+
+// awaitExecStarts waits for the commands that are being started: only what runs can be passed on, and a systemd before 254
+// keeps nothing else over a stop.
+func (m *Manager) awaitExecStarts() {
+	grace := time.After(execStartGrace)
+	for _, e := range m.execsIn(nil) {
+		if e.snapshot().Phase != execStarting || !e.isLaunched() {
+			continue
+		}
+		select {
+		case <-e.started:
+		case <-grace:
+			return
+		}
+	}
 }
 
 // withStreams are the streams of the runs and the commands that there are.

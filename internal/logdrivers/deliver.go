@@ -115,7 +115,8 @@ func (f *Forwarder) end() {
 	if f.dirty && !f.torn {
 		err = f.deliver(ctx)
 	}
-	if err == nil && f.st.Sending && !f.torn {
+	// Of a forwarder that has not come to asking, what an earlier one has sent is still to be asked for.
+	if err == nil && f.resumed && f.st.Sending && !f.torn {
 		f.st.Sending = false
 		err = f.file.save(&f.st)
 	}

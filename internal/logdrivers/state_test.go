@@ -1,12 +1,14 @@
 package logdrivers
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"gotest.tools/v3/assert"
 
+	"lrd/internal/logopts"
 	"lrd/internal/output"
 )
 
@@ -44,4 +46,32 @@ func FuzzState(f *testing.F) {
 			assert.Equal(t, string(again.Streams[i].held), string(st.Streams[i].held))
 		}
 	})
+}
+
+// TestStoppedBeforeAsked: a forwarder that is stopped before it has found out how far a killed one had come leaves that to the next.
+func TestStoppedBeforeAsked(t *testing.T) {
+	c := newContainer(t, logopts.Journald, nil)
+	startJournal(t, c.dir)
+	c.start()
+	c.write("one\n")
+	assert.NilError(t, c.f.Wait(t.Context()))
+	name := filepath.Join(c.dir, stateName)
+	killed, err := os.ReadFile(name)
+	assert.NilError(t, err)
+	c.f.Stop()
+	assert.NilError(t, os.WriteFile(name, killed, 0o600))
+
+	asked := make(chan struct{})
+	c.drivers.journal.last = func(ctx context.Context, _, _ string) (int64, error) {
+		close(asked)
+		<-ctx.Done()
+		return 0, context.Cause(ctx)
+	}
+	c.start()
+	c.write("two\n")
+	<-asked
+	c.f.Stop()
+	st, err := readState(name)
+	assert.NilError(t, err)
+	assert.Assert(t, st.Sending)
 }
