@@ -128,19 +128,20 @@ func told(dir string) ([]map[string]string, error) {
 }
 
 // lastTold is what the journal answers to a daemon.
-func lastTold(dir, id, epoch string) (int64, error) {
+func lastTold(dir, id, epoch string) (ordinal int64, whole bool, err error) {
 	if err := syncJournal(dir); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	all, err := told(dir)
 	if err != nil || len(all) == 0 {
-		return 0, err
+		return 0, true, err
 	}
 	last := all[len(all)-1]
 	if last[fieldFullID] != id || last[fieldEpoch] != epoch {
-		return 0, fmt.Errorf("the journal has %v", last)
+		return 0, true, fmt.Errorf("the journal has %v", last)
 	}
-	return strconv.ParseInt(last[fieldOrdinal], 10, 64)
+	ordinal, err = strconv.ParseInt(last[fieldOrdinal], 10, 64)
+	return ordinal, true, err
 }
 
 // readTold are the lines that the journal was told, by stream.
@@ -187,7 +188,7 @@ func newContainerIn(t *testing.T, dir, driver string, opts map[string]string, st
 	t.Cleanup(func() { assert.NilError(t, log.Close()) })
 	c := &container{t: t, dir: dir, log: log, drivers: New(), o: testOptions(driver, dir, opts)}
 	c.drivers.journal.socket = filepath.Join(dir, "journal")
-	c.drivers.journal.last = func(_ context.Context, id, epoch string) (int64, error) { return lastTold(dir, id, epoch) }
+	c.drivers.journal.last = func(_ context.Context, id, epoch string) (int64, bool, error) { return lastTold(dir, id, epoch) }
 	r, w, err := os.Pipe()
 	assert.NilError(t, err)
 	t.Cleanup(func() { _ = r.Close(); _ = w.Close() })

@@ -51,8 +51,8 @@ type journalAccess struct {
 	// lookup holds a token for each question to the journal that is under way: after a crash all
 	// containers may ask at once, and each question is a process.
 	lookup chan struct{}
-	// last asks for the ordinal of a container's last entry of an epoch; 0: there is none.
-	last func(ctx context.Context, id, epoch string) (int64, error)
+	// last asks for the ordinal of a container's last entry of an epoch; 0: there is none. whole: nothing was left out in looking.
+	last func(ctx context.Context, id, epoch string) (ordinal int64, whole bool, err error)
 }
 
 func newJournalAccess() journalAccess {
@@ -145,12 +145,35 @@ func (j *journal) resume(ctx context.Context, ordinal int64, _ json.RawMessage, 
 		return context.Cause(ctx)
 	}
 	defer func() { <-j.access.lookup }()
-	last, err := j.access.last(ctx, j.id, j.epoch)
+	last, err := j.last(ctx)
 	if err != nil {
 		return err
 	}
 	j.have = max(j.have, last)
 	return nil
+}
+
+const (
+	// lookups is how often the journal is asked, at most, while its answer is doubtful.
+	lookups     = 5
+	lookupPause = 50 * time.Millisecond
+)
+
+// last is the ordinal of the container's last entry in the journal. journalctl passes over a file that journald extends or renames just
+// then, and succeeds. So an answer is believed at once only when it can be all: not when journalctl has
+// something to say, nor when the journal has less than it was given. When it stays so, a file is spoiled, or somebody has emptied the journal.
+func (j *journal) last(ctx context.Context) (int64, error) {
+	for n := 1; ; n++ {
+		last, whole, err := j.access.last(ctx, j.id, j.epoch)
+		if err != nil || n == lookups || whole && last > 0 && last >= j.have {
+			return last, err
+		}
+		select {
+		case <-time.After(lookupPause):
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
 }
 
 // epochOf is a container's epoch: 64 hexadecimal digits, as Docker's are. It is derived and not drawn, so that
@@ -162,9 +185,9 @@ func epochOf(id string) string {
 
 // lastInJournal asks journalctl. Entries that were sent before are seen: --sync
 // returns when the journal has taken in what waits in its socket.
-func lastInJournal(ctx context.Context, id, epoch string) (int64, error) {
+func lastInJournal(ctx context.Context, id, epoch string) (ordinal int64, whole bool, err error) {
 	if out, err := exec.CommandContext(ctx, "journalctl", "--sync").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("cannot find out what the journal has: journalctl --sync: %w: %s", err, bytes.TrimSpace(out))
+		return 0, false, fmt.Errorf("cannot find out what the journal has: journalctl --sync: %w: %s", err, bytes.TrimSpace(out))
 	}
 	cmd := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--lines=1", "--output=json", "--output-fields="+fieldOrdinal,
 		fieldFullID+"="+id, fieldEpoch+"="+epoch)
@@ -172,21 +195,21 @@ func lastInJournal(ctx context.Context, id, epoch string) (int64, error) {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, fmt.Errorf("cannot find out what the journal has: journalctl: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		return 0, false, fmt.Errorf("cannot find out what the journal has: journalctl: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
+	whole = stderr.Len() == 0
 	if len(bytes.TrimSpace(out)) == 0 {
-		return 0, nil
+		return 0, whole, nil
 	}
 	var e map[string]any
 	if err := json.Unmarshal(out, &e); err != nil {
-		return 0, fmt.Errorf("cannot read what journalctl says: %w", err)
+		return 0, false, fmt.Errorf("cannot read what journalctl says: %w", err)
 	}
 	text, _ := e[fieldOrdinal].(string)
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("cannot read %s of the last entry: %w", fieldOrdinal, err)
+	if ordinal, err = strconv.ParseInt(text, 10, 64); err != nil {
+		return 0, false, fmt.Errorf("cannot read %s of the last entry: %w", fieldOrdinal, err)
 	}
-	return n, nil
+	return ordinal, whole, nil
 }
 
 func (j *journal) size() int { return len(j.buf) }

@@ -41,7 +41,7 @@ func daemon(driver, dir string) error {
 	}
 	d := New()
 	d.journal.socket = filepath.Join(dir, "journal")
-	d.journal.last = func(_ context.Context, id, epoch string) (int64, error) { return lastTold(dir, id, epoch) }
+	d.journal.last = func(_ context.Context, id, epoch string) (int64, bool, error) { return lastTold(dir, id, epoch) }
 	var opts map[string]string
 	if err := json.Unmarshal([]byte(os.Getenv("LRD_LOGDRIVERS_TEST_OPTS")), &opts); err != nil {
 		return err

@@ -62,10 +62,10 @@ func TestStoppedBeforeAsked(t *testing.T) {
 	assert.NilError(t, os.WriteFile(name, killed, 0o600))
 
 	asked := make(chan struct{})
-	c.drivers.journal.last = func(ctx context.Context, _, _ string) (int64, error) {
+	c.drivers.journal.last = func(ctx context.Context, _, _ string) (int64, bool, error) {
 		close(asked)
 		<-ctx.Done()
-		return 0, context.Cause(ctx)
+		return 0, false, context.Cause(ctx)
 	}
 	c.start()
 	c.write("two\n")

@@ -2,6 +2,7 @@ package logdrivers
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -52,6 +53,38 @@ func TestJournalFields(t *testing.T) {
 func TestJournalBinary(t *testing.T) {
 	assert.Equal(t, string(appendField(nil, "A", []byte("b\nc"))), "A\n\x03\x00\x00\x00\x00\x00\x00\x00b\nc\n")
 	assert.Equal(t, fieldName("_com.example-1 ä"), "COM_EXAMPLE_1__")
+}
+
+// TestJournalAskedAgain: an answer that may not be all is not believed at once, and believed when it stays.
+func TestJournalAskedAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		answers []int64 // below 0: journalctl has left something out
+		have    int64
+		asked   int
+	}{
+		{"all that was given", []int64{100}, 100, 1},
+		{"more than was on record", []int64{182}, 182, 1},
+		{"nothing, for a moment", []int64{0, 182}, 182, 2},
+		{"less, for a moment", []int64{7, 99, 182}, 182, 3},
+		{"a file was left out, for a moment", []int64{-150, 182}, 182, 2},
+		{"the journal was emptied", []int64{0, 0, 0, 0, 0}, 100, 5},
+		{"a file is spoiled", []int64{-182, -182, -182, -182, -182}, 182, 5},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			asked := 0
+			access := newJournalAccess()
+			access.last = func(context.Context, string, string) (int64, bool, error) {
+				n := tc.answers[asked]
+				asked++
+				return max(n, -n), n >= 0, nil
+			}
+			j := &journal{access: &access}
+			assert.NilError(t, j.resume(t.Context(), 100, nil, true))
+			assert.Equal(t, j.have, tc.have)
+			assert.Equal(t, asked, tc.asked)
+		})
+	}
 }
 
 // TestSyslogGoneAndBack: a server that goes away holds nobody up, and misses nothing.
