@@ -73,7 +73,7 @@ func (m mortal) start(l *lab) {
 		echo "run $run: last errors" >&2
 		`
 	if m.killed {
-		script += "\nexec sleep 10000"
+		script += "\n: >$me.said.$run; exec sleep 10000"
 	} else {
 		script += "\nend() { : >$me.end.$run; exit $1; }\n" +
 			strings.ReplaceAll(m.script, "exit ", "end ")
@@ -157,6 +157,7 @@ func (l *lab) letDie(ids map[string]string) map[string][]exit {
 		if !m.killed {
 			continue
 		}
+		l.eventually(30*time.Second, m.name+" has said what it had to", func() bool { return len(m.noted(l, "said")) > 0 })
 		// As the kernel would for want of memory: not through the unit.
 		l.exec("sh", "-ec", "pid=$(systemctl show --property=MainPID --value lrd-"+ids[m.name]+".service); : >"+truth+"/"+m.name+".end.1; kill -KILL $pid")
 	}

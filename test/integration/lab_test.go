@@ -305,7 +305,12 @@ func (l *lab) kill9() {
 func (l *lab) journal(args ...string) string {
 	l.t.Helper()
 	l.exec("journalctl", "--sync")
-	return l.exec(append([]string{"journalctl", "--quiet", "--no-pager", "--output=cat"}, args...)...)
+	var r result
+	l.eventually(10*time.Second, "journalctl reads all of the journal", func() bool {
+		r = l.tryExec(append([]string{"journalctl", "--quiet", "--no-pager", "--output=cat"}, args...)...)
+		return !strings.Contains(r.stderr, "ignoring file") // which it does with one that journald extends just then
+	})
+	return l.must("journalctl", r).stdout
 }
 
 // reload is `systemctl reload lrd`; the error is that it failed.

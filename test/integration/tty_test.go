@@ -62,7 +62,7 @@ func TestConsole(t *testing.T) {
 		tm.sleeps(l, 1001)
 		tm.send("\x1a")
 		tm.expect("Stopped")
-		tm.shell("kill -KILL %%; wait; true </dev/tty")
+		tm.shell("kill -KILL %%; until jobs >/jobs; [ ! -s /jobs ]; do usleep 10000; done </dev/tty")
 
 		state := l.inspect("shell").State
 		assert.Equal(t, state.Pid, pid, "after %s", away.name)
