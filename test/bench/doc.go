@@ -23,6 +23,10 @@
 // forwarder is behind, the time after which the containers had written
 // everything is a figure of its own.
 //
+// As much memory as is about to be written is used and given back before each
+// measurement: the first use of a page in a virtual machine costs what its host
+// takes to find one, which has nothing to do with who happens to come first.
+//
 // Slow engines are given fewer bytes (engine.part): their figures are per
 // second and per GiB, and waiting for them is most of the time that this takes.
 //
