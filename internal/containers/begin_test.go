@@ -13,6 +13,7 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 
 	"lrd/internal/health"
+	"lrd/internal/shell"
 )
 
 func held(b *bundle) { b.held = true }
@@ -100,7 +101,7 @@ func TestCreateScriptAfterAnEndThatWasNotPutAway(t *testing.T) {
 	assert.NilError(t, os.MkdirAll(filepath.Join(b.root, b.id), 0o700))
 	// Its own script stands in for a runtime that notes all of its calls.
 	calls := b.path("calls")
-	assert.NilError(t, os.WriteFile(b.runtime.Path, []byte("#!/bin/sh\nfor a; do case $a in create|delete) echo $a >>"+quote(calls)+";; esac; done\n"), 0o755))
+	assert.NilError(t, os.WriteFile(b.runtime.Path, []byte("#!/bin/sh\nfor a; do case $a in create|delete) echo $a >>"+shell.Quote(calls)+";; esac; done\n"), 0o755))
 	runScript(t, b.path(createScript))
 	assert.Check(t, is.Equal(b.read(t, "calls"), "delete\ncreate\n"))
 }

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"lrd/internal/health"
+	"lrd/internal/shell"
 )
 
 // What systemd runs for a container are short scripts in the container's
@@ -122,9 +123,9 @@ func (b bundle) writePolicy() error {
 func (b bundle) again() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Says whether container %s may be started. Written by lrd; run by systemd as ExecCondition= of its unit.\n", b.name)
-	fmt.Fprintf(&s, "[ ! -e %s ] || exit 1\n", quote(b.path(stoppingFile)))
+	fmt.Fprintf(&s, "[ ! -e %s ] || exit 1\n", shell.Quote(b.path(stoppingFile)))
 	if n := b.policy.MaximumRetryCount; n > 0 || !restarts(b.policy) { // the latter of a policy that was taken away meanwhile
-		exits := quote(b.path(exitsFile))
+		exits := shell.Quote(b.path(exitsFile))
 		fmt.Fprintf(&s, "ended=0\n[ ! -e %s ] || while read -r _; do ended=$((ended + 1)); done <%s\n[ $ended -le %d ]\n", exits, exits, n)
 	}
 	return s.String()
@@ -134,12 +135,12 @@ func (b bundle) again() string {
 func (b bundle) create() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Makes container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
-	fmt.Fprintf(&s, ": >%s\n", quote(b.path(runtimeLog)))
+	fmt.Fprintf(&s, ": >%s\n", shell.Quote(b.path(runtimeLog)))
 	if b.endedMark != "" {
-		fmt.Fprintf(&s, "rm -f %s\n", quote(b.endedMark))
+		fmt.Fprintf(&s, "rm -f %s\n", shell.Quote(b.endedMark))
 	}
 	// What a run before has left, whose end was not put away; see exited.
-	fmt.Fprintf(&s, "[ ! -e %s ] || %s\n", quote(filepath.Join(b.root, b.id)), quoteAll(append(b.command(), "delete", "--force", b.id)))
+	fmt.Fprintf(&s, "[ ! -e %s ] || %s\n", shell.Quote(filepath.Join(b.root, b.id)), shell.QuoteAll(append(b.command(), "delete", "--force", b.id)))
 	args := append(b.logging(),
 		"create", "--bundle", b.path("bundle"), "--pid-file", b.path(pidFile))
 	if b.tty {
@@ -149,21 +150,21 @@ func (b bundle) create() string {
 	group := groupPath(b.id)
 	fmt.Fprintf(&s, "{ mkdir -p %s && echo 0 >%[1]s/cgroup.freeze && echo $$ >%[1]s/cgroup.procs; } 2>/dev/null\n", group)
 	s.WriteString(openStreams(b.path, b.tty, b.stdin))
-	create := quoteAll(append(args, b.id))
+	create := shell.QuoteAll(append(args, b.id))
 	if !b.held {
 		return s.String() + "exec " + create + "\n"
 	}
 	// Without lrd the process begins once systemd has taken this one's end, and with it the PID file, in.
-	fmt.Fprintf(&s, "[ ! -e %s ] || exec %s\n%[2]s || exit\n", quote(b.path(heldFile)), create)
+	fmt.Fprintf(&s, "[ ! -e %s ] || exec %s\n%[2]s || exit\n", shell.Quote(b.path(heldFile)), create)
 	fmt.Fprintf(&s, "{\n\twhile kill -0 $$ 2>/dev/null; do sleep 0.01; done\n\t%s || kill -s KILL \"$(cat %s)\"\n} &\n",
-		quoteAll(append(b.logging(), "start", b.id)), quote(b.path(pidFile)))
+		shell.QuoteAll(append(b.logging(), "start", b.id)), shell.Quote(b.path(pidFile)))
 	return s.String()
 }
 
 // start lets the container's own process begin.
 func (b bundle) start() string {
 	head := fmt.Sprintf("# Starts container %s. Written by lrd; run by systemd as ExecStartPost= of its unit.\n", b.name)
-	run := quoteAll(append(b.logging(), "start", b.id)) + "\n"
+	run := shell.QuoteAll(append(b.logging(), "start", b.id)) + "\n"
 	if b.health == nil {
 		return head + "exec " + run
 	}
@@ -191,10 +192,10 @@ func (b bundle) exited() string {
 	}
 	if b.endedMark != "" {
 		// Not with ":": where that cannot open its output, the shell ends (POSIX, "Consequences of Shell Errors"), and the rest is not done.
-		fmt.Fprintf(&s, "{ true >%s; } 2>/dev/null\n", quote(b.endedMark))
+		fmt.Fprintf(&s, "{ true >%s; } 2>/dev/null\n", shell.Quote(b.endedMark))
 	}
 	if restarts(b.policy) || !b.isCrun() || b.spec == nil || b.spec.Hooks != nil {
-		fmt.Fprintf(&s, "exec %s\n", quoteAll(append(b.command(), "delete", "--force", b.id)))
+		fmt.Fprintf(&s, "exec %s\n", shell.QuoteAll(append(b.command(), "delete", "--force", b.id)))
 	}
 	// Otherwise the runtime's state is all that there is to put away, and lrd does that; crun's command takes longer than all the rest here.
 	return s.String()
@@ -214,34 +215,21 @@ func openStreams(path func(string) string, tty, stdin bool) string {
 	}
 	in := "exec </dev/null\n"
 	if stdin {
-		fifo := quote(path(fdStdin))
+		fifo := shell.Quote(path(fdStdin))
 		in = fmt.Sprintf("exec 9<>%s <%s 9>&-\n", fifo, fifo)
 	}
-	return in + fmt.Sprintf("exec 1<>%s 2<>%s\n", quote(path(fdStdout)), quote(path(fdStderr)))
+	return in + fmt.Sprintf("exec 1<>%s 2<>%s\n", shell.Quote(path(fdStdout)), shell.Quote(path(fdStderr)))
 }
 
 // timeOfExit is the part of a script in ExecStopPost= that has the time of the end be noted in a file
 // beside the list, as its time of change. A shell has no clock, and date(1) takes more processor time than the rest of the script.
 func timeOfExit(list string) string {
-	return fmt.Sprintf("at=-\n{ true >%s-\"${INVOCATION_ID:--}\"; } 2>/dev/null\n", quote(list))
+	return fmt.Sprintf("at=-\n{ true >%s-\"${INVOCATION_ID:--}\"; } 2>/dev/null\n", shell.Quote(list))
 }
 
 // noteExit is the part of a script in ExecStopPost= that adds to a
 // list of exits; $at is when it was, $oom how many processes the OOM killer has killed.
 func noteExit(list string) string {
 	return fmt.Sprintf("printf '%%s %%s %%s %%s %%s %%s\\n' \"${INVOCATION_ID:--}\" \"$at\" \"${SERVICE_RESULT:--}\" \"${EXIT_CODE:--}\" \"${EXIT_STATUS:--}\" \"$oom\" >>%s\n",
-		quote(list))
-}
-
-// quote makes s one word for sh.
-func quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-func quoteAll(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = quote(w)
-	}
-	return strings.Join(quoted, " ")
+		shell.Quote(list))
 }

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"lrd/internal/oci"
+	"lrd/internal/shell"
 	"lrd/internal/units"
 )
 
@@ -75,10 +76,10 @@ func (e *Exec) script(b bundle, init int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Executes a command in container %s. Written by lrd; run by systemd as ExecStart= of its unit.\n", b.name)
 	log := e.path(runtimeLog)
-	fmt.Fprintf(&s, ": >%s\n", quote(log))
+	fmt.Fprintf(&s, ": >%s\n", shell.Quote(log))
 	fmt.Fprintf(&s, "{ echo $$ >%s/cgroup.procs; } 2>/dev/null ||\n", groupPath(b.id))
 	fmt.Fprintf(&s, "\t{ IFS=: read -r _ _ group </proc/%d/cgroup && echo $$ >%s\"$group\"/cgroup.procs; } 2>/dev/null ||\n", init, cgroupRoot)
-	fmt.Fprintf(&s, "\t{ echo '{\"level\":\"error\",\"msg\":\"cannot enter the control group of the container\"}' >>%s; exit 1; }\n", quote(log))
+	fmt.Fprintf(&s, "\t{ echo '{\"level\":\"error\",\"msg\":\"cannot enter the control group of the container\"}' >>%s; exit 1; }\n", shell.Quote(log))
 	if r := e.snapshot(); r.streaming() {
 		s.WriteString(openStreams(e.path, e.request.Tty, e.stdin()))
 	} else {
@@ -88,7 +89,7 @@ func (e *Exec) script(b bundle, init int) string {
 	if e.request.Tty {
 		args = append(args, "--console-socket", e.path(fdListener))
 	}
-	fmt.Fprintf(&s, "exec %s\n", quoteAll(append(args, b.id)))
+	fmt.Fprintf(&s, "exec %s\n", shell.QuoteAll(append(args, b.id)))
 	return s.String()
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"lrd/internal/shell"
 )
 
 // What the names of the units of health checks begin with, and end with.
@@ -60,8 +62,8 @@ func (s Script) Begin() string {
 		suffix, first = startSuffix, s.StartInterval
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "echo \"$INVOCATION_ID\" >%s\n", quote(s.path(invocationFile)))
-	fmt.Fprintf(&b, "printf '%%s begun %%s\\n' \"$INVOCATION_ID\" \"$(date +%%s.%%N)\" >>%s\n", quote(s.path(resultsFile)))
+	fmt.Fprintf(&b, "echo \"$INVOCATION_ID\" >%s\n", shell.Quote(s.path(invocationFile)))
+	fmt.Fprintf(&b, "printf '%%s begun %%s\\n' \"$INVOCATION_ID\" \"$(date +%%s.%%N)\" >>%s\n", shell.Quote(s.path(resultsFile)))
 	// The timer of the invocation before has been stopped, and is forgotten by systemd a moment later.
 	fmt.Fprintf(&b, "for try in 1 2 3 4 5; do\n\t%s && break\n\tsleep 0.1\n\t%sdone\n", s.timer(suffix, first), s.End())
 	return b.String()
@@ -78,7 +80,7 @@ func (s Script) End() string {
 // timer is the command that makes a timer for the probe. Its service is not in the container's slice: a probe that begins would
 // cancel the stop of that.
 func (s Script) timer(suffix string, interval time.Duration) string {
-	return quoteAll([]string{
+	return shell.QuoteAll([]string{
 		"systemd-run", "--quiet", "--no-block", "--collect", "--unit=" + unitPrefix + s.ID + suffix,
 		"--description=Health check of container " + s.Name,
 		"--on-active=" + seconds(interval), "--on-unit-inactive=" + seconds(interval), "--timer-property=AccuracySec=100ms",
@@ -95,11 +97,11 @@ func (s Script) probe() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Probes the health of container %s. Written by lrd; run by systemd, as the timer beside the container says.", s.Name)
-	line("cd %s || exit 0", quote(s.Dir))
-	line("group=%s", quote(s.Cgroup))
+	line("cd %s || exit 0", shell.Quote(s.Dir))
+	line("group=%s", shell.Quote(s.Cgroup))
 	line("read -r invocation <%s || exit 0", invocationFile)
 	// The runtime ends its files of process IDs without a newline, of which read(1) complains.
-	line("[ ! -e %[1]s ] || read -r init <%[1]s; [ -n \"$init\" ] && [ -d \"/proc/$init\" ] || exit 0", quote(s.PIDFile))
+	line("[ ! -e %[1]s ] || read -r init <%[1]s; [ -n \"$init\" ] && [ -d \"/proc/$init\" ] || exit 0", shell.Quote(s.PIDFile))
 	line(`[ ! -e "$group"/cgroup.events ] || while read -r key value; do [ "$key $value" != "frozen 1" ] || exit 0; done <"$group"/cgroup.events`)
 	line("number=0; [ ! -e %s ] || read -r number <%s", numberFile, numberFile)
 	line("number=$((number + 1)); echo $number >%s", numberFile)
@@ -108,7 +110,7 @@ func (s Script) probe() string {
 	line("{")
 	// It enters the container's control group, or that of its init if that has moved itself below, as a systemd in it does.
 	line("\ttimeout -s KILL %s /bin/sh -c '{ echo 0 >\"$1\"/cgroup.procs; } 2>/dev/null || { IFS=: read -r _ _ group </proc/$2/cgroup && echo 0 >/sys/fs/cgroup$group/cgroup.procs; } && shift 2 && exec \"$@\"' sh \"$group\" $init %s </dev/null 2>&1",
-		seconds(s.Timeout), quoteAll(s.Exec(s.path(ProcessFile), s.path("pid"))))
+		seconds(s.Timeout), shell.QuoteAll(s.Exec(s.path(ProcessFile), s.path("pid"))))
 	line("\tcode=$?")
 	line("\tend=$(date +%%s.%%N)")
 	line("\t[ $code != %d ] || { read -r pid <pid; kill -9 $pid; } 2>/dev/null", killed)
@@ -129,17 +131,4 @@ func (s Script) probe() string {
 // seconds is a span of time as systemd and timeout(1) read it.
 func seconds(d time.Duration) string {
 	return fmt.Sprintf("%.3fs", max(d, time.Millisecond).Seconds())
-}
-
-// quote makes s one word for sh.
-func quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-func quoteAll(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = quote(w)
-	}
-	return strings.Join(quoted, " ")
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"lrd/internal/shell"
 )
 
 const invocation = "0123456789abcdef0123456789abcdef"
@@ -36,8 +38,8 @@ func scriptIn(t *testing.T, dir string, c Check) Script {
 		filepath.Join(s.Cgroup, "cgroup.events"): "populated 1\nfrozen 0\n",
 		filepath.Join(s.Cgroup, "cgroup.procs"):  "",
 		filepath.Join(dir, "runtime"):            "exit 0\n",
-		filepath.Join(dir, "bin", "systemd-run"): "#!/bin/sh\necho run \"$@\" >>" + quote(filepath.Join(dir, "asked")),
-		filepath.Join(dir, "bin", "systemctl"):   "#!/bin/sh\necho ctl \"$@\" >>" + quote(filepath.Join(dir, "asked")),
+		filepath.Join(dir, "bin", "systemd-run"): "#!/bin/sh\necho run \"$@\" >>" + shell.Quote(filepath.Join(dir, "asked")),
+		filepath.Join(dir, "bin", "systemctl"):   "#!/bin/sh\necho ctl \"$@\" >>" + shell.Quote(filepath.Join(dir, "asked")),
 		filepath.Join(s.Dir, "process.json"):     "{}",
 		filepath.Join(dir, "begin"):              s.Begin(),
 	} {

@@ -28,8 +28,11 @@ var mayImport = map[string][]string{
 	// Declares what it needs of the others as small interfaces; imports them for their types.
 	"internal/containers": {
 		"internal/config", "internal/events", "internal/fdstore", "internal/handover", "internal/health", "internal/images", "internal/logdrivers",
-		"internal/logopts", "internal/networks", "internal/oci", "internal/output", "internal/rootfs", "internal/units", "internal/volumes",
+		"internal/logopts", "internal/networks", "internal/oci", "internal/output", "internal/rootfs", "internal/shell", "internal/units",
+		"internal/volumes",
 	},
+	// Scripts that systemd runs.
+	"internal/health": {"internal/shell"},
 	// The store's options are among a log's.
 	"internal/logopts": {"internal/output"},
 	"internal/config":  {"internal/logopts"},
