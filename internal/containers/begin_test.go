@@ -80,7 +80,7 @@ func TestCreateScriptBeginsByItself(t *testing.T) {
 	b.pipe(t, fdStdout)
 	b.pipe(t, fdStderr)
 	last := func() string {
-		data, _ := os.ReadFile(b.path("args")) // it is being written
+		data, _ := os.ReadFile(b.path("ended")) // it is being written
 		if strings.Contains(string(data), "\x00start\x00"+b.id) {
 			return "start"
 		}

@@ -20,7 +20,7 @@ import (
 const hostile = "it's \"a\" $HOME $(touch pwned) `touch pwned` \\ ; touch pwned & *\n#"
 
 // fakeRuntime tells what it was started with: its arguments in args, each ended
-// by a zero byte, its descriptors in fds, and its standard input in input.
+// by a zero byte, its descriptors in fds, and its standard input in input. At its end it has its arguments in ended.
 const fakeRuntime = `#!/bin/sh
 here=${0%/*}
 printf '%s\0' "$@" >"$here/args"
@@ -31,6 +31,7 @@ printf '%s\n' "$fds" >"$here/fds"
 cat >"$here/input"
 echo out
 echo err >&2
+cp "$here/args" "$here/ended"
 `
 
 // bundleIn is a bundle on disk, with a runtime that tells.

@@ -201,6 +201,7 @@ func TestStartFindsTheUnitOfAnEarlierRun(t *testing.T) {
 	id := w.create()
 	assert.NilError(t, w.units.Start(t.Context(), unitName(id), nil))
 	w.units.exit(id, 1)
+	w.becomes(id, container.StateExited)
 	assert.NilError(t, w.m.Start(t.Context(), id))
 	assert.Check(t, is.Equal(w.status(id).State, container.StateRunning))
 }
