@@ -321,7 +321,7 @@ func (m *Manager) finish(ctx context.Context, c *Container) {
 	if c.Status().Running() {
 		return // started again meanwhile
 	}
-	if err := m.endRun(ctx, c); err != nil {
+	if err := m.endRun(ctx, c); err != nil && m.ctx.Err() == nil { // else as above
 		c.logger("exit").Error("Cannot put everything of the container's run away", "error", err)
 	}
 	c.wake(container.WaitConditionNotRunning, c.Status().ExitCode, nil)

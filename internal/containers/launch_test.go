@@ -3,6 +3,7 @@ package containers
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -194,6 +195,22 @@ func TestStartAfterTheRunBeforeCouldNotBePutAway(t *testing.T) {
 	assert.NilError(t, w.m.Start(t.Context(), id))
 	assert.NilError(t, w.m.Stop(t.Context(), id, StopOptions{}))
 	w.isPutAway(id)
+}
+
+// A unit that could not be ended finds the script of its last command yet.
+func TestScriptsStayWithTheUnit(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.started()
+	w.arm("Units.Stop", errFault)
+	w.units.exit(id, 0)
+	w.becomes(id, container.StateExited)
+	assert.ErrorIs(t, w.m.Remove(t.Context(), id, RemoveOptions{}), errFault)
+	_, err := os.Stat(filepath.Join(w.m.runDir(id), exitedScript))
+	assert.NilError(t, err)
+	w.arm("Units.Stop", nil)
+	assert.NilError(t, w.m.Remove(t.Context(), id, RemoveOptions{}))
+	_, err = os.Stat(w.m.runDir(id))
+	assert.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestStartFindsTheUnitOfAnEarlierRun(t *testing.T) {

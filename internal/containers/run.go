@@ -64,9 +64,10 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 	if r.Run != nil && r.Run.Sandbox != nil {
 		leaving.Go(func() { left = m.leaveNetworks(ctx, c, r.Run.Sandbox) })
 	}
-	errs = append(errs, c.streams.disconnect(ctx), m.putUnitAway(ctx, &r))
+	errs = append(errs, c.streams.disconnect(ctx))
+	unitErr := m.putUnitAway(ctx, &r)
 	leaving.Wait()
-	errs = append(errs, left)
+	errs = append(errs, unitErr, left)
 	if c.foreign { // what else it stands on is not known
 		return errors.Join(append(errs, m.o.Networks.Detach(ctx, c.id))...)
 	}
@@ -76,8 +77,11 @@ func (m *Manager) endRun(ctx context.Context, c *Container) error {
 			errs = append(errs, m.o.Units.Stop(ctx, unit))
 		}
 	}
-	// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
-	errs = append(errs, m.unmountRootfs(ctx, &r), m.returnVolumes(&r), m.removeDropIns(c.id), removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
+	errs = append(errs, m.unmountRootfs(ctx, &r), m.returnVolumes(&r), m.removeDropIns(c.id))
+	if unitErr == nil { // else its last command is still to be run from there
+		// The runtime's own state is gone already, unless its "delete" was killed, as by systemctl kill.
+		errs = append(errs, removeAll(m.runDir(c.id), filepath.Join(m.runtimeDir(), c.id)))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
