@@ -25,7 +25,7 @@ func TestCopy(t *testing.T) {
 	l.exec("mkdir", "-p", "/srv/bound", "/srv/ro")
 	l.clients("cp", func(t *testing.T, l *lab) {
 		l.docker("run", "--detach", "--name", "running", "--volume", "vol:/vol", "--volume", "/srv/bound:/bound", "--volume", "/srv/ro:/ro:ro",
-			"--tmpfs", "/scratch", "busybox", "sh", "-c", "echo here > /scratch/file; exec sleep 10000")
+			"--tmpfs", "/scratch", "busybox", "sh", "-c", "echo here > /scratch/new; mv /scratch/new /scratch/file; exec sleep 10000")
 		l.docker("run", "--name", "ended", "--volume", "vol:/vol", "--volume", "/srv/ro:/ro:ro", "busybox", "true")
 		l.docker("create", "--name", "created", "--volume", "vol:/vol", "--volume", "/srv/ro:/ro:ro", "busybox", "true")
 		l.docker("create", "--name", "sealed", "--read-only", "--volume", "vol:/vol", "busybox", "true")

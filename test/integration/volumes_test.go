@@ -29,7 +29,7 @@ func TestVolumes(t *testing.T) {
 		l.refused(1, []string{`invalid option: "colour"`}, "volume", "create", "--opt", "colour=red", "x2")
 		assert.Check(t, !mounted("ram"))
 		l.docker("run", "--detach", "--name", "one", "--volume", "ram:/ram", "--volume", "bound:/bound", "busybox", "sh", "-c",
-			"echo kept > /ram/file; echo bound > /bound/file; stat -f -c %b*%S /ram > /bound/size; exec sleep 10000")
+			"echo kept > /ram/file; echo bound > /bound/file; stat -f -c %b*%S /ram > /bound/new; mv /bound/new /bound/size; exec sleep 10000")
 		l.eventually(time.Minute, "the container has written", func() bool { return l.hasFile("one", "/bound/size") })
 		assert.Check(t, is.Equal(l.fileOf("one", "/bound/size"), "512*4096\n"))
 		assert.Check(t, is.Equal(l.readFile("/srv/dir/file"), "bound\n"))
