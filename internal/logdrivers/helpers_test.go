@@ -68,7 +68,7 @@ func startJournal(t *testing.T, dir string) (stop func()) {
 		}
 	}()
 	end := sync.OnceFunc(func() {
-		assert.Check(t, syncJournal(dir))
+		assert.Check(t, syncTold(dir))
 		_ = conn.Close()
 		<-done
 		_ = told.Close()
@@ -80,8 +80,15 @@ func startJournal(t *testing.T, dir string) (stop func()) {
 // journalSync begins a message that is none, but asks for a file of the name that follows, once all that was sent before is read.
 const journalSync = "sync "
 
-// syncJournal returns when the journal has taken in what waits in its socket, as `journalctl --sync` does.
-func syncJournal(dir string) error {
+// useJournal has the journal of startJournal in dir stand for the machine's.
+func (d *Drivers) useJournal(dir string) {
+	d.journal.socket = filepath.Join(dir, "journal")
+	d.journal.sync = func(context.Context) error { return syncTold(dir) }
+	d.journal.last = func(_ context.Context, id, epoch string) (int64, bool, error) { return lastTold(dir, id, epoch) }
+}
+
+// syncTold returns when the journal has taken in what waits in its socket, as `journalctl --sync` does.
+func syncTold(dir string) error {
 	conn, err := net.Dial("unixgram", filepath.Join(dir, "journal"))
 	if err != nil {
 		return err
@@ -129,9 +136,6 @@ func told(dir string) ([]map[string]string, error) {
 
 // lastTold is what the journal answers to a daemon.
 func lastTold(dir, id, epoch string) (ordinal int64, whole bool, err error) {
-	if err := syncJournal(dir); err != nil {
-		return 0, false, err
-	}
 	all, err := told(dir)
 	if err != nil || len(all) == 0 {
 		return 0, true, err
@@ -187,8 +191,7 @@ func newContainerIn(t *testing.T, dir, driver string, opts map[string]string, st
 	assert.NilError(t, err)
 	t.Cleanup(func() { assert.NilError(t, log.Close()) })
 	c := &container{t: t, dir: dir, log: log, drivers: New(), o: testOptions(driver, dir, opts)}
-	c.drivers.journal.socket = filepath.Join(dir, "journal")
-	c.drivers.journal.last = func(_ context.Context, id, epoch string) (int64, bool, error) { return lastTold(dir, id, epoch) }
+	c.drivers.useJournal(dir)
 	r, w, err := os.Pipe()
 	assert.NilError(t, err)
 	t.Cleanup(func() { _ = r.Close(); _ = w.Close() })

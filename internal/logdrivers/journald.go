@@ -51,12 +51,14 @@ type journalAccess struct {
 	// lookup holds a token for each question to the journal that is under way: after a crash all
 	// containers may ask at once, and each question is a process.
 	lookup chan struct{}
+	// sync returns when the journal has taken in what was sent before, and last finds it.
+	sync func(ctx context.Context) error
 	// last asks for the ordinal of a container's last entry of an epoch; 0: there is none. whole: nothing was left out in looking.
 	last func(ctx context.Context, id, epoch string) (ordinal int64, whole bool, err error)
 }
 
 func newJournalAccess() journalAccess {
-	return journalAccess{socket: journalSocket, lookup: make(chan struct{}, 4), last: lastInJournal}
+	return journalAccess{socket: journalSocket, lookup: make(chan struct{}, 4), sync: syncJournal, last: lastInJournal}
 }
 
 // journal is the target of the driver journald.
@@ -163,6 +165,9 @@ const (
 // then, and succeeds. So an answer is believed at once only when it can be all: not when journalctl has
 // something to say, nor when the journal has less than it was given. When it stays so, a file is spoiled, or somebody has emptied the journal.
 func (j *journal) last(ctx context.Context) (int64, error) {
+	if err := j.access.sync(ctx); err != nil {
+		return 0, err
+	}
 	for n := 1; ; n++ {
 		last, whole, err := j.access.last(ctx, j.id, j.epoch)
 		if err != nil || n == lookups || whole && last > 0 && last >= j.have {
@@ -183,12 +188,16 @@ func epochOf(id string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// lastInJournal asks journalctl. Entries that were sent before are seen: --sync
-// returns when the journal has taken in what waits in its socket.
-func lastInJournal(ctx context.Context, id, epoch string) (ordinal int64, whole bool, err error) {
+// syncJournal has journalctl wait until the journal has taken in what waits in its socket.
+func syncJournal(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "journalctl", "--sync").CombinedOutput(); err != nil {
-		return 0, false, fmt.Errorf("cannot find out what the journal has: journalctl --sync: %w: %s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("cannot find out what the journal has: journalctl --sync: %w: %s", err, bytes.TrimSpace(out))
 	}
+	return nil
+}
+
+// lastInJournal asks journalctl.
+func lastInJournal(ctx context.Context, id, epoch string) (ordinal int64, whole bool, err error) {
 	cmd := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--lines=1", "--output=json", "--output-fields="+fieldOrdinal,
 		fieldFullID+"="+id, fieldEpoch+"="+epoch)
 	var stderr bytes.Buffer

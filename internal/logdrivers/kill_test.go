@@ -40,8 +40,7 @@ func daemon(driver, dir string) error {
 		return err
 	}
 	d := New()
-	d.journal.socket = filepath.Join(dir, "journal")
-	d.journal.last = func(_ context.Context, id, epoch string) (int64, bool, error) { return lastTold(dir, id, epoch) }
+	d.useJournal(dir)
 	var opts map[string]string
 	if err := json.Unmarshal([]byte(os.Getenv("LRD_LOGDRIVERS_TEST_OPTS")), &opts); err != nil {
 		return err

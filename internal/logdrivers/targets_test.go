@@ -74,6 +74,7 @@ func TestJournalAskedAgain(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			asked := 0
 			access := newJournalAccess()
+			access.sync = func(context.Context) error { return nil }
 			access.last = func(context.Context, string, string) (int64, bool, error) {
 				n := tc.answers[asked]
 				asked++
