@@ -136,10 +136,7 @@ func TestExecInTerminal(t *testing.T) {
 		tm.sleeps(l, 1000)
 		tm.send("\x03")
 		tm.shell("echo code=$?.")
-		tm.sleeps(l, 1001)
-		tm.send("\x1a")
-		tm.expect("Stopped")
-		tm.shell("kill -KILL %%; until jobs >/jobs; [ ! -s /jobs ]; do usleep 10000; done") // a shell that has a job does not leave at once
+		tm.losesJob(l)
 		assert.Equal(t, len(l.inspect("box").ExecIDs), 1)
 		tm.send("exit 9\r")
 		assert.Equal(t, tm.wait(), 9)

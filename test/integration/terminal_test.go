@@ -151,6 +151,16 @@ func (tm *terminal) sleeps(l *lab, seconds int) {
 	l.in(tm.t).foreground(fmt.Sprintf("sleep %d", seconds))
 }
 
+// losesJob gives the shell a job that is stopped, and kills it. The shell has taken note when it returns: one that has a job does not
+// leave at once.
+func (tm *terminal) losesJob(l *lab) {
+	tm.t.Helper()
+	tm.sleeps(l, 1001)
+	tm.send("\x1a")
+	tm.expect("Stopped")
+	tm.shell("kill -KILL %%; until jobs >/jobs; [ ! -s /jobs ]; do usleep 10000; done")
+}
+
 // foreground waits until a command has the terminal that it was started at: its process group is the terminal's.
 func (l *lab) foreground(command string) {
 	l.t.Helper()

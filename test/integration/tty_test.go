@@ -59,10 +59,8 @@ func TestConsole(t *testing.T) {
 		tm.sleeps(l, 1000)
 		tm.send("\x02")
 		tm.shell("echo code=$?.")
-		tm.sleeps(l, 1001)
-		tm.send("\x1a")
-		tm.expect("Stopped")
-		tm.shell("kill -KILL %%; until jobs >/jobs; [ ! -s /jobs ]; do usleep 10000; done </dev/tty")
+		tm.losesJob(l)
+		tm.shell("true </dev/tty")
 
 		state := l.inspect("shell").State
 		assert.Equal(t, state.Pid, pid, "after %s", away.name)
