@@ -182,12 +182,19 @@ func TestAttachmentEndsWithTheRun(t *testing.T) {
 	<-a.Done
 }
 
-func TestStartAfterTheRunBeforeCouldNotBePutAway(t *testing.T) {
-	w := newWorld(t, 252)
+// exitedButStays is a container that has exited, and whose run cannot be put away, as op fails.
+func (w *world) exitedButStays(op string) string {
+	w.t.Helper()
 	id := w.started()
-	w.arm("Images.UnmountRootfs", errFault)
+	w.arm(op, errFault)
 	w.units.exit(id, 0)
 	w.becomes(id, container.StateExited)
+	return id
+}
+
+func TestStartAfterTheRunBeforeCouldNotBePutAway(t *testing.T) {
+	w := newWorld(t, 252)
+	id := w.exitedButStays("Images.UnmountRootfs")
 	answered(t, w.wait(id, ""), 0)
 	assert.ErrorContains(t, w.m.Start(t.Context(), id), "cannot put the run before away")
 	assert.Check(t, w.record(id).Run != nil, "what is to be put away is forgotten")
@@ -200,10 +207,7 @@ func TestStartAfterTheRunBeforeCouldNotBePutAway(t *testing.T) {
 // A unit that could not be ended finds the script of its last command yet.
 func TestScriptsStayWithTheUnit(t *testing.T) {
 	w := newWorld(t, 252)
-	id := w.started()
-	w.arm("Units.Stop", errFault)
-	w.units.exit(id, 0)
-	w.becomes(id, container.StateExited)
+	id := w.exitedButStays("Units.Stop")
 	assert.ErrorIs(t, w.m.Remove(t.Context(), id, RemoveOptions{}), errFault)
 	_, err := os.Stat(filepath.Join(w.m.runDir(id), exitedScript))
 	assert.NilError(t, err)
